@@ -1,0 +1,87 @@
+"""What is asked of devices and doors (`device.commands`) and of the issuer.
+
+Commands are imperative, carry their own id, an expiry and a counter per device. An expired one
+is never delivered.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RotateCertificate:
+    """Make a new key, and answer with a CSR and this nonce, signed by the current key."""
+
+    command_id: str
+    device_id: str
+    counter: int
+    issued_at: int
+    expires_at: int
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InstallCertificate:
+    """Install this certificate beside the old one and reconnect with it."""
+
+    command_id: str
+    device_id: str
+    counter: int
+    issued_at: int
+    expires_at: int
+    certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DropCertificate:
+    """The old certificate is retired: remove it and its key. Sent when the new one is proven."""
+
+    command_id: str
+    device_id: str
+    counter: int
+    issued_at: int
+    expires_at: int
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseCertificate:
+    """For doors: refuse new sessions under this certificate, close the open ones. Never expires."""
+
+    command_id: str
+    device_id: str
+    counter: int
+    issued_at: int
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignCertificate:
+    """For the issuer: the accepted request, with all it needs to check everything again."""
+
+    request_id: str
+    device_id: str
+    signed_request: bytes
+    csr: bytes
+    nonce: bytes
+    current_certificate: bytes
+    not_before_at: int
+    requested_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeCertificate:
+    """For the issuer: put this certificate on the list; `reason` is the value of a Reason."""
+
+    request_id: str
+    device_id: str
+    fingerprint: bytes
+    serial: str
+    not_after_at: int
+    revoked_at: int
+    reason: str
+
+
+ForDevice = RotateCertificate | InstallCertificate | DropCertificate
+ForDoor = RefuseCertificate
+ForIssuer = SignCertificate | RevokeCertificate
+Command = ForDevice | ForDoor

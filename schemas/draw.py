@@ -1,0 +1,39 @@
+"""Draw `schemas/avro/` from the dataclasses: `python -m schemas.draw`.
+
+A changed record gets a new id and keeps its former drawings beside it (`Name.v<id>.avsc`), so
+that evolution can be judged against all of them.
+"""
+
+import json
+import sys
+
+from schemas import codec
+
+
+def main() -> int:
+    """Write what changed; print each file written."""
+    path = codec.AVRO / "ids.json"
+    catalogue: dict[str, list[int]] = json.loads(path.read_text()) if path.exists() else {}
+    for family, kinds in codec.roots().items():
+        folder = codec.AVRO / family
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = [one for kind in kinds for one in catalogue.get(kind.__name__, [])]
+        following = max(taken, default=codec._ID_FIRST[family] - 1) + 1
+        for kind in kinds:
+            text = json.dumps(codec.avsc(kind), indent=2) + "\n"
+            file = folder / f"{kind.__name__}.avsc"
+            if file.exists() and file.read_text() == text and kind.__name__ in catalogue:
+                continue
+            versions = catalogue.setdefault(kind.__name__, [])
+            if file.exists() and versions:
+                file.rename(folder / f"{kind.__name__}.v{versions[-1]}.avsc")
+            versions.append(following)
+            following += 1
+            file.write_text(text)
+            sys.stdout.write(f"{file.relative_to(codec.AVRO.parent.parent)} id {versions[-1]}\n")
+    path.write_text(json.dumps(catalogue, indent=2, sort_keys=True) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

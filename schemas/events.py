@@ -1,0 +1,189 @@
+"""The events of `device.events`: facts in the past tense, recorded for ever.
+
+Every keyed event names its device. Evidence is what the door saw; verdicts (does a signature
+verify?) are recorded by whoever judged them, so that the machine never needs a library.
+"""
+
+from dataclasses import dataclass
+
+from schemas.envelope import Evidence, Numbering
+from schemas.states import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """What a certificate says: `fingerprint` is the SHA-256 of `der`, `spki_sha256` its key's."""
+
+    fingerprint: bytes
+    spki_sha256: bytes
+    serial: str
+    not_before_at: int
+    not_after_at: int
+    der: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRegistered:
+    """An operator registered a device with the certificate it holds."""
+
+    device_id: str
+    device_type: str
+    protocols: tuple[str, ...]
+    certificate: CertificateFacts
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A door let a device in."""
+
+    device_id: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """A session ended; `reason_code` is the protocol's own (MQTT 5 section 3.14.2.1)."""
+
+    device_id: str
+    evidence: Evidence
+    reason_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRefused:
+    """A door refused a session or a message; `reason` is the value of a Reason."""
+
+    device_id: str
+    evidence: Evidence
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReported:
+    """Telemetry, health or an error, as the device said it. `event_type` is the topic's tail."""
+
+    device_id: str
+    evidence: Evidence
+    numbering: Numbering | None
+    event_type: str
+    content_type: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CommandAnswered:
+    """A reply to a command: outcome is `accepted`, `done`, `failed` or `refused`."""
+
+    device_id: str
+    evidence: Evidence
+    numbering: Numbering | None
+    command_id: str
+    outcome: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SigningRequested:
+    """A reply to RotateCertificate: a CSR, signed by the current key, and the verdicts on it.
+
+    `signed_request` is the COSE_Sign1 (RFC 9052) whole, `csr` the PKCS #10 within (RFC 2986).
+    `subject` is the device id that the CSR names, `key` its algorithm and size.
+    """
+
+    device_id: str
+    evidence: Evidence
+    numbering: Numbering | None
+    command_id: str
+    nonce: bytes
+    signed_request: bytes
+    csr: bytes
+    subject: str
+    key: str
+    spki_sha256: bytes
+    key_accepted: bool
+    csr_signature_valid: bool
+    request_signature_valid: bool
+    verifier: str
+
+
+@dataclass(frozen=True, slots=True)
+class RotationOrdered:
+    """An operator asked for a rotation."""
+
+    device_id: str
+    order_id: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateIssued:
+    """The issuer signed; the first one for a request counts, all later ones are equal to it."""
+
+    device_id: str
+    request_id: str
+    certificate: CertificateFacts
+
+
+@dataclass(frozen=True, slots=True)
+class SigningRefused:
+    """The issuer refused to sign; `reason` is the value of a Reason."""
+
+    device_id: str
+    request_id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRevoked:
+    """The issuer put the certificate on its revocation list (RFC 5280 section 5)."""
+
+    device_id: str
+    fingerprint: bytes
+    serial: str
+    crl_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClockTicked:
+    """The time, as the owner of the partition wrote it. `random` is 32 bytes."""
+
+    number: int
+    at: int
+    random: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CoreVersionActivated:
+    """From here on the history is folded by this version of the core."""
+
+    number: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyActivated:
+    """From here on the machine goes by this policy."""
+
+    number: int
+    policy: Policy
+    actor: str
+
+
+Keyed = (
+    DeviceRegistered
+    | SessionOpened
+    | SessionClosed
+    | SessionRefused
+    | DeviceReported
+    | CommandAnswered
+    | SigningRequested
+    | RotationOrdered
+    | CertificateIssued
+    | SigningRefused
+    | CertificateRevoked
+)
+Broadcast = ClockTicked | CoreVersionActivated | PolicyActivated
+DeviceEvent = Keyed | Broadcast

@@ -1,0 +1,220 @@
+"""The rows of `device.state`: what the device machine knows, as it stands in the topic.
+
+One row per device, and per partition one partition row (key `@partition`). All instants are
+machine time in milliseconds, zero meaning never, unless the field says otherwise.
+"""
+
+from dataclasses import dataclass, field
+
+PARTITION_KEY = b"@partition"
+"""The Kafka key of the partition row. No device id can begin with `@`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the rules of a partition's machine go by; recorded in the log by PolicyActivated.
+
+    Spans are milliseconds. The defaults are design.md section 7's.
+    """
+
+    days_before_expiry: int = 30
+    stagger_ms: int = 3_600_000
+    answer_within_ms: int = 600_000
+    issue_within_ms: int = 60_000
+    prove_within_ms: int = 600_000
+    grace_ms: int = 60_000
+    backoff_ms: int = 30_000
+    backoff_max_ms: int = 3_600_000
+    attempts_max: int = 5
+    window_ms: int = 60_000
+    silent_after_ms: int = 900_000
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCertificate:
+    """A certificate of a device. `status`: candidate, active, under-retired or retired.
+
+    `closed_offset` is the offset after which nothing was accepted under it, -1 before that;
+    `der` is emptied at retirement.
+    """
+
+    fingerprint: bytes
+    spki_sha256: bytes
+    serial: str
+    not_before_at: int
+    not_after_at: int
+    status: str
+    grace_until_at: int
+    first_used_offset: int
+    closed_offset: int
+    crl_number: int
+    der: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """No rotation is in work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """RotateCertificate is out; the answer is due by `deadline_at`."""
+
+    command_id: str
+    nonce: bytes
+    attempt: int
+    deadline_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CsrReceived:
+    """The request is with the issuer."""
+
+    request_id: str
+    spki_sha256: bytes
+    attempt: int
+    deadline_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """InstallCertificate is out."""
+
+    command_id: str
+    fingerprint: bytes
+    attempt: int
+    deadline_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The device says it has installed; the proof of use is due by `deadline_at`."""
+
+    fingerprint: bytes
+    attempt: int
+    deadline_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """The new certificate is in use; the old one's grace ends at `deadline_at`."""
+
+    fingerprint: bytes
+    deadline_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt failed; the next one starts at `deadline_at`."""
+
+    reason: str
+    attempt: int
+    deadline_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Every attempt failed; an order, or the return of a device that was away, starts anew."""
+
+    reason: str
+
+
+Rotation = Idle | Requested | CsrReceived | Issued | Delivered | Proven | Failed | Abandoned
+
+
+@dataclass(frozen=True, slots=True)
+class SagaStep:
+    """One move of the last rotation: the state entered, by the record at `offset`."""
+
+    state: str
+    reason: str
+    offset: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What was counted since `started_at`; zero means that no window is open."""
+
+    started_at: int = 0
+    messages: int = 0
+    bytes: int = 0
+    errors: int = 0
+    opens: int = 0
+    gaps: int = 0
+    unknown: int = 0
+    retired: int = 0
+    moves: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The device's own past: smoothed messages per window and bytes per message."""
+
+    windows: int = 0
+    messages_mean: float = 0.0
+    bytes_mean: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """One rule's memory: consecutive breaches, consecutive quiet windows, open since."""
+
+    rule: str
+    breaches: int
+    quiet: int
+    raised_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """All that is known of one device."""
+
+    device_id: str
+    device_type: str
+    protocols: tuple[str, ...]
+    applied_offset: int
+    next_due_at: int
+    registered_at: int
+    connected: bool
+    session: str
+    session_counter: int
+    peer_address: str
+    last_seen_at: int
+    boot: int
+    sequence: int
+    command_counter: int
+    certificates: tuple[HeldCertificate, ...]
+    rotation: Rotation
+    journey: tuple[SagaStep, ...]
+    rotations: int
+    expiry_told: bool
+    window: Window
+    past: Past
+    watches: tuple[Watch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the devices of a partition, kept by the difference of each row."""
+
+    registered: int = 0
+    connected: int = 0
+    rotations: int = 0
+    rotating: int = 0
+    alerts_open: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRow:
+    """What is true of a whole partition: machine time, versions, policy, totals, set-aside list."""
+
+    applied_offset: int = -1
+    tick_number: int = 0
+    now: int = 0
+    random: bytes = b""
+    core_version: int = 1
+    broadcast_number: int = 0
+    policy: Policy = field(default_factory=Policy)
+    totals: Totals = field(default_factory=Totals)
+    set_aside: tuple[int, ...] = ()

@@ -1,0 +1,1 @@
+"""Workers: they fold the history into state and decide."""

@@ -1,0 +1,1 @@
+"""The pure core: no clock, no random, no network, no environment."""

@@ -1,0 +1,369 @@
+"""The rotation saga: from the order to the proof of use, and the retirement of the old.
+
+    idle → requested → csr-received → issued → delivered → proven → retired → idle
+                     ↘ failed(reason) → retry with derived backoff → abandoned (alert)
+
+Every state but idle and abandoned has a deadline. An event under any candidate proves that
+candidate, whatever the saga's state: a device that has switched is never locked out.
+`MOVES` is the table that the docs' diagram is drawn from; `_enter` allows no other move.
+"""
+
+import hashlib
+from dataclasses import replace
+
+from schemas import commands
+from schemas.decisions import DecisionName, Severity
+from schemas.events import CertificateIssued, CommandAnswered, SigningRefused, SigningRequested
+from schemas.reasons import Reason
+from schemas.states import (
+    Abandoned,
+    CsrReceived,
+    Delivered,
+    DeviceRow,
+    Failed,
+    HeldCertificate,
+    Idle,
+    Issued,
+    Proven,
+    Requested,
+    Rotation,
+    SagaStep,
+)
+from schemas.topics import CERTIFICATE_REQUESTS, DEVICE_COMMANDS
+from streams.core import certificate
+from streams.core.machine import Turn
+
+JOURNEY_MAX = 16
+"""Saga steps that a row remembers."""
+NOT_BEFORE_LEEWAY_MS = 300_000
+"""How far a certificate's notBefore lies in the past, for devices whose clock is slow."""
+
+NAMES: dict[type[Rotation], str] = {
+    Idle: "idle",
+    Requested: "requested",
+    CsrReceived: "csr-received",
+    Issued: "issued",
+    Delivered: "delivered",
+    Proven: "proven",
+    Failed: "failed",
+    Abandoned: "abandoned",
+}
+MOVES: dict[str, frozenset[str]] = {
+    "idle": frozenset({"requested", "proven"}),
+    "requested": frozenset({"csr-received", "failed", "abandoned", "proven"}),
+    "csr-received": frozenset({"issued", "failed", "abandoned", "proven"}),
+    "issued": frozenset({"delivered", "failed", "abandoned", "proven"}),
+    "delivered": frozenset({"failed", "abandoned", "proven"}),
+    "proven": frozenset({"idle", "proven"}),
+    "failed": frozenset({"requested", "proven"}),
+    "abandoned": frozenset({"requested", "proven"}),
+}
+
+
+def name(rotation: Rotation) -> str:
+    """Return the state's name, as in the diagram."""
+    return NAMES[type(rotation)]
+
+
+def deadline_at(rotation: Rotation) -> int:
+    """Return the state's deadline, zero where it has none."""
+    return 0 if isinstance(rotation, Idle | Abandoned) else rotation.deadline_at
+
+
+def start(turn: Turn, row: DeviceRow, reason: Reason, attempt: int = 1) -> DeviceRow:
+    """Ask the device for a signing request. Answers idle, failed and abandoned rows."""
+    command_id = turn.new_id("rotate")
+    nonce = turn.nonce(f"{row.device_id}/{command_id}")
+    deadline = turn.now + turn.policy.answer_within_ms
+    if attempt == 1:
+        row = replace(row, journey=())
+    row = replace(row, command_counter=row.command_counter + 1)
+    asked = Requested(command_id, nonce, attempt, deadline)
+    row = _enter(turn, row, asked, reason)
+    turn.decide(
+        DecisionName.ROTATION_STARTED,
+        reason,
+        f"device:{row.device_id}",
+        values={"attempt": attempt, "fingerprint": certificate.active(row).fingerprint.hex()},
+    )
+    _send_pending(turn, row, asked)
+    return row
+
+
+def resend(turn: Turn, row: DeviceRow) -> DeviceRow:
+    """A session opened: send the pending command again, or start what waited for the device."""
+    rotation = row.rotation
+    if isinstance(rotation, Requested | Issued):
+        _send_pending(turn, row, rotation)
+    elif isinstance(rotation, Failed | Abandoned) and rotation.reason == Reason.DEVICE_AWAY:
+        return start(turn, row, Reason.DEVICE_AWAY)
+    return row
+
+
+def requested(turn: Turn, row: DeviceRow, event: SigningRequested) -> DeviceRow:
+    """Judge the facts of a signing request; hand it to the issuer or say why not."""
+    rotation = row.rotation
+    if not isinstance(rotation, Requested) or rotation.command_id != event.command_id:
+        refuse(turn, row, Reason.NO_ROTATION, event.command_id)
+        return row
+    reason = _objection(row, rotation, event)
+    if reason is not None:
+        return fail(turn, row, reason, rotation.attempt)
+    request_id = turn.new_id("sign")
+    current = certificate.find(row, event.evidence.certificate_sha256)
+    assert current is not None
+    turn.send(
+        CERTIFICATE_REQUESTS,
+        row.device_id.encode(),
+        commands.SignCertificate(
+            request_id=request_id,
+            device_id=row.device_id,
+            signed_request=event.signed_request,
+            csr=event.csr,
+            nonce=event.nonce,
+            current_certificate=current.der,
+            not_before_at=turn.now - NOT_BEFORE_LEEWAY_MS,
+            requested_at=turn.now,
+        ),
+    )
+    turn.decide(
+        DecisionName.SIGNING_ACCEPTED,
+        Reason.NONE,
+        f"device:{row.device_id}",
+        values={"request": request_id, "key": event.key},
+    )
+    deadline = turn.now + turn.policy.issue_within_ms
+    received = CsrReceived(request_id, event.spki_sha256, rotation.attempt, deadline)
+    return _enter(turn, row, received, Reason.NONE)
+
+
+def issued(turn: Turn, row: DeviceRow, event: CertificateIssued) -> DeviceRow:
+    """The issuer signed: send the certificate down. Only the first one for a request counts."""
+    rotation = row.rotation
+    known = certificate.find(row, event.certificate.fingerprint)
+    if known is not None:
+        return row
+    if not isinstance(rotation, CsrReceived) or rotation.request_id != event.request_id:
+        refuse(turn, row, Reason.NO_ROTATION, event.request_id)
+        return row
+    if rotation.spki_sha256 != event.certificate.spki_sha256:
+        return fail(turn, row, Reason.ISSUER_REFUSED, rotation.attempt)
+    row = certificate.with_certificate(
+        row, certificate.held(event.certificate, certificate.CANDIDATE)
+    )
+    deadline = turn.now + turn.policy.answer_within_ms
+    sent = Issued(turn.new_id("install"), event.certificate.fingerprint, rotation.attempt, deadline)
+    row = replace(row, command_counter=row.command_counter + 1)
+    turn.decide(
+        DecisionName.CERTIFICATE_ACCEPTED,
+        Reason.NONE,
+        f"device:{row.device_id}",
+        values={"fingerprint": sent.fingerprint.hex(), "serial": event.certificate.serial},
+    )
+    row = _enter(turn, row, sent, Reason.NONE)
+    _send_pending(turn, row, sent)
+    return row
+
+
+def refused(turn: Turn, row: DeviceRow, event: SigningRefused) -> DeviceRow:
+    """The issuer refused."""
+    rotation = row.rotation
+    if not isinstance(rotation, CsrReceived) or rotation.request_id != event.request_id:
+        return row
+    return fail(turn, row, Reason.ISSUER_REFUSED, rotation.attempt, event.reason)
+
+
+def answered(turn: Turn, row: DeviceRow, event: CommandAnswered) -> DeviceRow:
+    """The device answered a command."""
+    rotation = row.rotation
+    if not isinstance(rotation, Requested | Issued) or rotation.command_id != event.command_id:
+        return row
+    if event.outcome in ("failed", "refused"):
+        why = Reason.DEVICE_FAILED if event.outcome == "failed" else Reason.DEVICE_REFUSED
+        return fail(turn, row, why, rotation.attempt, event.detail)
+    if event.outcome == "done" and isinstance(rotation, Issued):
+        deadline = turn.now + turn.policy.prove_within_ms
+        turn.decide(
+            DecisionName.CERTIFICATE_DELIVERED,
+            Reason.NONE,
+            f"device:{row.device_id}",
+            values={"fingerprint": rotation.fingerprint.hex()},
+        )
+        delivered = Delivered(rotation.fingerprint, rotation.attempt, deadline)
+        return _enter(turn, row, delivered, Reason.NONE)
+    return row
+
+
+def prove(turn: Turn, row: DeviceRow, proven: HeldCertificate) -> DeviceRow:
+    """The first event under a candidate: it becomes active, all others are on their way out."""
+    until = turn.now + turn.policy.grace_ms
+    for old in row.certificates:
+        if old.fingerprint == proven.fingerprint or old.status in (
+            certificate.RETIRED,
+            certificate.UNDER_RETIRED,
+        ):
+            continue
+        row = _retire(turn, row, old, until)
+    row = certificate.with_certificate(
+        row,
+        replace(proven, status=certificate.ACTIVE, first_used_offset=turn.position.offset),
+    )
+    turn.decide(
+        DecisionName.CERTIFICATE_PROVEN,
+        Reason.PROVEN_IN_USE,
+        f"device:{row.device_id}",
+        values={"fingerprint": proven.fingerprint.hex(), "serial": proven.serial},
+    )
+    row = replace(row, expiry_told=False)
+    return _enter(turn, row, Proven(proven.fingerprint, until), Reason.PROVEN_IN_USE)
+
+
+def due(turn: Turn, row: DeviceRow) -> DeviceRow:
+    """Move on where the state's deadline is past, and start where the certificate nears its end."""
+    rotation = row.rotation
+    if isinstance(rotation, Idle):
+        return _near_expiry(turn, row)
+    if isinstance(rotation, Abandoned) or turn.now < rotation.deadline_at:
+        return row
+    if isinstance(rotation, Proven):
+        row = replace(row, rotations=row.rotations + 1)
+        turn.decide(
+            DecisionName.ROTATION_COMPLETED,
+            Reason.PROVEN_IN_USE,
+            f"device:{row.device_id}",
+            values={"fingerprint": rotation.fingerprint.hex(), "rotations": row.rotations},
+        )
+        return _enter(turn, row, Idle(), Reason.PROVEN_IN_USE)
+    if isinstance(rotation, Failed):
+        return start(turn, row, Reason(rotation.reason), rotation.attempt + 1)
+    late = {CsrReceived: Reason.ISSUER_AWAY, Delivered: Reason.NOT_PROVEN}
+    return fail(turn, row, late.get(type(rotation), Reason.DEVICE_AWAY), rotation.attempt)
+
+
+def fail(turn: Turn, row: DeviceRow, reason: Reason, attempt: int, detail: str = "") -> DeviceRow:
+    """End the attempt; the next one comes after a back-off, until all are spent."""
+    spent = attempt >= turn.policy.attempts_max
+    turn.decide(
+        DecisionName.ROTATION_ABANDONED if spent else DecisionName.ROTATION_FAILED,
+        reason,
+        f"device:{row.device_id}",
+        severity=Severity.CRITICAL if spent else Severity.WARNING,
+        values={"attempt": attempt, "state": name(row.rotation), "detail": detail},
+    )
+    if spent:
+        return _enter(turn, row, Abandoned(reason.value), reason)
+    wait = backoff_ms(row.device_id, attempt, turn.policy.backoff_ms, turn.policy.backoff_max_ms)
+    return _enter(turn, row, Failed(reason.value, attempt, turn.now + wait), reason)
+
+
+def refuse(turn: Turn, row: DeviceRow, reason: Reason, what: str) -> None:
+    """Say that an event was refused and changed nothing."""
+    turn.decide(
+        DecisionName.EVENT_REFUSED,
+        reason,
+        f"device:{row.device_id}",
+        severity=Severity.WARNING,
+        values={"what": what, "state": name(row.rotation)},
+    )
+
+
+def backoff_ms(device_id: str, attempt: int, first_ms: int, most_ms: int) -> int:
+    """Return the wait after `attempt`: doubled each time, with a jitter of a half from the id."""
+    span = min(most_ms, first_ms << min(attempt - 1, 32))
+    digest = hashlib.sha256(f"{device_id}/{attempt}".encode()).digest()
+    return span // 2 + int.from_bytes(digest[:8], "big") % (span // 2 + 1)
+
+
+def _near_expiry(turn: Turn, row: DeviceRow) -> DeviceRow:
+    if turn.now < certificate.renew_at(row, turn.policy):
+        return row
+    current = certificate.active(row)
+    turn.decide(
+        DecisionName.CERTIFICATE_NEARED_EXPIRY,
+        Reason.NEAR_EXPIRY,
+        f"device:{row.device_id}",
+        values={
+            "fingerprint": current.fingerprint.hex(),
+            "not_after_at": current.not_after_at,
+            "days": (current.not_after_at - turn.now) // certificate.DAY_MS,
+        },
+    )
+    return start(turn, row, Reason.NEAR_EXPIRY)
+
+
+def _objection(row: DeviceRow, rotation: Requested, event: SigningRequested) -> Reason | None:
+    """Return the first rule that the request breaks; policies in order, first violation wins."""
+    current = certificate.active(row)
+    known = {one.spki_sha256 for one in row.certificates}
+    checks = (
+        (event.evidence.certificate_sha256 == current.fingerprint, Reason.CERTIFICATE_RETIRED),
+        (event.nonce == rotation.nonce, Reason.WRONG_NONCE),
+        (event.subject == row.device_id, Reason.WRONG_SUBJECT),
+        (event.csr_signature_valid, Reason.WRONG_SIGNATURE),
+        (event.request_signature_valid, Reason.WRONG_SIGNATURE),
+        (event.key_accepted, Reason.WEAK_KEY),
+        (event.spki_sha256 not in known, Reason.KEY_REUSED),
+    )
+    return next((reason for holds, reason in checks if not holds), None)
+
+
+def _retire(turn: Turn, row: DeviceRow, old: HeldCertificate, until: int) -> DeviceRow:
+    device, key = row.device_id, row.device_id.encode()
+    counter = row.command_counter + 1
+    turn.send(
+        DEVICE_COMMANDS,
+        key,
+        commands.RefuseCertificate(
+            turn.new_id("refuse"), device, counter, turn.now, old.fingerprint
+        ),
+    )
+    turn.send(
+        CERTIFICATE_REQUESTS,
+        key,
+        commands.RevokeCertificate(
+            turn.new_id("revoke"),
+            device,
+            old.fingerprint,
+            old.serial,
+            old.not_after_at,
+            turn.now,
+            Reason.CERTIFICATE_RETIRED.value,
+        ),
+    )
+    turn.send(
+        DEVICE_COMMANDS,
+        key,
+        commands.DropCertificate(
+            turn.new_id("drop"),
+            device,
+            counter + 1,
+            turn.now,
+            max(old.not_after_at, until),
+            old.fingerprint,
+        ),
+    )
+    row = replace(row, command_counter=counter + 1)
+    return certificate.with_certificate(
+        row, replace(old, status=certificate.UNDER_RETIRED, grace_until_at=until)
+    )
+
+
+def _send_pending(turn: Turn, row: DeviceRow, rotation: Requested | Issued) -> None:
+    """Send the command of the state; the same id each time, so that a device does it once."""
+    shared = (rotation.command_id, row.device_id, row.command_counter, turn.now)
+    command: commands.Command
+    if isinstance(rotation, Requested):
+        command = commands.RotateCertificate(*shared, rotation.deadline_at, rotation.nonce)
+    else:
+        candidate = certificate.find(row, rotation.fingerprint)
+        assert candidate is not None
+        command = commands.InstallCertificate(*shared, rotation.deadline_at, candidate.der)
+    turn.send(DEVICE_COMMANDS, row.device_id.encode(), command)
+
+
+def _enter(turn: Turn, row: DeviceRow, rotation: Rotation, reason: Reason) -> DeviceRow:
+    before, after = name(row.rotation), name(rotation)
+    assert after in MOVES[before], f"{before} → {after}"
+    step = SagaStep(after, reason.value, turn.position.offset, turn.now)
+    journey = (*row.journey, step)[-JOURNEY_MAX:]
+    return replace(row, rotation=rotation, journey=journey)

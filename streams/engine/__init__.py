@@ -1,0 +1,1 @@
+"""Faust at the speed of batches. Nothing of the domain is in here."""
