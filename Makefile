@@ -1,0 +1,61 @@
+# fleetcert: `make demo` and `make test` do all of their own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := schemas streams bridges pki client device
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up down demo test check bench chaos clean docs lock
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "fleetcert needs Python 3.11 or newer: PYTHON=python3.12 make setup"; exit 1; }
+	@deploy/system-packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(STAMP) ## Install everything: packages, Kafka, the broker plugin
+	$(BIN)/python -m client.local.setup
+
+up: setup ## Start the local stack and keep it in the foreground
+	$(BIN)/fleetcert up
+
+down: ## Stop the local stack
+	$(BIN)/fleetcert down
+
+demo: setup ## Fifty devices live through a rotation; ends with a table of proofs
+	$(BIN)/python -m client.demo
+
+test: setup ## Run all suites (pure first, then on real parts)
+	deploy/run-tests
+
+check: setup ## Lint, types, layers, drawn files
+	$(BIN)/ruff format --check $(PACKAGES) tests
+	$(BIN)/ruff check $(PACKAGES) tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m docs.draw --check
+
+docs: setup ## Draw the files that are drawn from code
+	$(BIN)/python -m schemas.draw
+	$(BIN)/python -m docs.draw
+
+bench: setup ## Measure
+	$(BIN)/python -m benchmarks.machine
+
+chaos: setup ## The large fault tests
+	FLEETCERT_CHAOS=1 $(BIN)/pytest tests/integration -k "fault or chaos or engine"
+
+lock: ## Resolve the locked dependencies anew
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --extra dev --strip-extras \
+		--no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
+
+clean: ## Remove what was built and what ran
+	rm -rf $(VENV) var build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

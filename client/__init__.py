@@ -1,0 +1,1 @@
+"""The typed Python client of fleetcert, and the programs that stand on it."""

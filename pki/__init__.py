@@ -1,0 +1,1 @@
+"""Certificates: authorities, requests, path validation, revocation lists, and the issuer."""
