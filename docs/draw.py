@@ -1,0 +1,91 @@
+"""Draw what the documents take from the code: `python -m docs.draw`, `--check` only compares."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from schemas import codec, reasons, topics
+from schemas.decisions import DecisionName
+from streams.core import anomaly, rotation
+
+HERE = Path(__file__).parent
+DRAWN = "<!-- drawn from code by `make docs` -->\n\n"
+
+
+def topics_page() -> str:
+    """Return docs/topics.md."""
+    lines = ["# Topics", "", DRAWN.strip(), ""]
+    lines += ["| topic | key | holds | written by | partitions | configuration |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for one in topics.TOPICS:
+        count = "as `device.events`" if one.co_partitioned else "1"
+        config = ", ".join(f"`{name}={value}`" for name, value in sorted(one.config.items()))
+        lines.append(
+            f"| `{one.name}` | {one.key} | {one.holds} | {one.written_by} | {count} | {config} |"
+        )
+    lines += ["", "All producers partition by murmur2 of the key", "", "## Records", ""]
+    lines += ["| family | record | schema id | what |", "|---|---|---|---|"]
+    ids = codec.schema_ids()
+    for family, kinds in codec.roots().items():
+        for kind in kinds:
+            doc = (kind.__doc__ or "").strip().splitlines()[0]
+            lines.append(f"| {family} | `{kind.__name__}` | {ids[kind.__name__]} | {doc} |")
+    lines += ["", "The bytes of a record: a zero byte, the schema id (4 bytes, big endian), Avro."]
+    return "\n".join(lines) + "\n"
+
+
+def glossary_page() -> str:
+    """Return docs/glossary.md."""
+    lines = ["# Glossary", "", DRAWN.strip(), "", "## Reasons", ""]
+    lines += [f"- **{one.value}**: {reasons.SENTENCES[one]}" for one in reasons.Reason]
+    lines += ["", "## Records", ""]
+    for kinds in codec.roots().values():
+        for kind in kinds:
+            doc = (kind.__doc__ or "").strip().splitlines()[0]
+            lines.append(f"- **{kind.__name__}**: {doc}")
+    lines += ["", "## Decisions", ""]
+    lines += [f"- **{one.value}**" for one in DecisionName]
+    lines += ["", "## Anomaly rules", ""]
+    lines += [
+        f"- **{one.reason.value}**: {one.severity.value}, raised after {one.raise_after} and "
+        f"cleared after {one.clear_after} window(s)" + (", at once" if one.at_once else "")
+        for one in anomaly.RULES
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def saga_page() -> str:
+    """Return docs/rotation.md: the saga's state diagram, from its table of moves."""
+    lines = ["# The rotation saga", "", DRAWN.strip(), "", "```mermaid", "stateDiagram-v2"]
+    lines += ["    [*] --> idle"]
+    for state, following in rotation.MOVES.items():
+        lines += [f"    {_state(state)} --> {_state(one)}" for one in sorted(following)]
+    lines += ["```", "", "Every state but `idle` and `abandoned` has a deadline."]
+    return "\n".join(lines) + "\n"
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Yield each drawn file and its text."""
+    yield HERE / "topics.md", topics_page()
+    yield HERE / "glossary.md", glossary_page()
+    yield HERE / "rotation.md", saga_page()
+
+
+def main(argv: list[str]) -> int:
+    """Write the pages, or with `--check` say which are stale."""
+    stale = [path for path, text in pages() if not path.exists() or path.read_text() != text]
+    if "--check" in argv:
+        for path in stale:
+            sys.stderr.write(f"{path.name} is stale: run `make docs`\n")
+        return len(stale)
+    for path, text in pages():
+        path.write_text(text)
+    return 0
+
+
+def _state(name: str) -> str:
+    return name.replace("-", "_")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
