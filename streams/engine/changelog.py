@@ -2,32 +2,23 @@
 
 Order at opening: first `init_transactions`, which fences a former owner and ends its open
 transaction; then the high watermark; then reading. What is read is therefore all there is.
-Faust's own recovery waits for a *record* at highwater-1, which a transaction marker or a removed
-tombstone never is; here the end is the partition's end-of-file at or past the watermark.
+Faust's own recovery waits for a *record* at highwater-1; `log.py` says why that never ends here.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.topics import PARTITIONER
 from streams.engine.failure import EngineFailed
+from streams.engine.log import read_to_end
 
 RECOVERY_SECONDS = 300.0
 """How long a recovery may go without finishing before it fails loudly."""
 FENCE_SECONDS = 60.0
 COMMIT_SECONDS = 60.0
-READ_MAX = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,50 +64,10 @@ class Changelog:
 
         Raises EngineFailed where the end is not reached `within` seconds.
         """
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._bootstrap,
-                "group.id": "unused",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 20,
-            }
-        )
-        try:
-            yield from self._read(consumer, start, time.monotonic() + within)
-        finally:
-            consumer.close()
-
-    def _read(
-        self, consumer: Consumer, start: int, until: float
-    ) -> Iterator[tuple[list[tuple[bytes, bytes | None]], int]]:
-        where = TopicPartition(self._topic, self._partition)
-        low, high = consumer.get_watermark_offsets(where, timeout=30)
-        first = start if low <= start <= high else OFFSET_BEGINNING
-        consumer.assign([TopicPartition(self._topic, self._partition, first)])
-        following = start
-        while True:
-            if time.monotonic() > until:
-                raise EngineFailed(
-                    f"recovery of {self._topic}[{self._partition}] stands at {following} of {high}"
-                )
-            rows, ended = [], False
-            for message in consumer.consume(READ_MAX, 0.5):
-                error = message.error()
-                if error is None:
-                    rows.append((message.key(), message.value()))
-                    following = message.offset() + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    ended = message.offset() >= high
-                    following = max(following, message.offset())
-                elif error.fatal():
-                    raise EngineFailed(f"recovery of {self._topic}[{self._partition}]: {error}")
-            if rows or ended:
-                yield rows, following
-            if ended:
-                return
+        chunks = read_to_end(self._bootstrap, self._topic, self._partition, start, within=within)
+        for chunk in chunks:
+            rows = [(one.key() or b"", one.value()) for one in chunk.messages]
+            yield rows, chunk.following
 
     def commit(
         self, publications: Sequence[Publication], inside: Callable[[], None] = lambda: None
