@@ -209,7 +209,7 @@ def main() -> None:
     """Run the command line; our own errors become one line and exit code 1."""
     try:
         app()
-    except (FleetError, EngineFailed, local.StackError) as error:
+    except (FleetError, EngineFailed, *local.StackError) as error:
         typer.echo(f"fleetcert: {error}", err=True)
         sys.exit(1)
     except (KeyboardInterrupt, BrokenPipeError):

@@ -29,7 +29,9 @@ CA_LIFETIME = datetime.timedelta(days=3652)
 SERVICE_DAYS = 90
 """The usual lifetime of a service certificate, in days."""
 BACKDATE = datetime.timedelta(minutes=5)
-"""How far notBefore lies in the past, for peers whose clock is slow."""
+"""How far a service certificate's notBefore lies in the past, for peers whose clock is slow."""
+CA_BACKDATE = datetime.timedelta(days=1)
+"""The same for a CA certificate: device certificates are backdated, too."""
 SECRET_BYTES = 32
 """Length of the secret that serials are derived with."""
 
@@ -126,9 +128,7 @@ def load(directory: Path, passphrase: bytes | None = None) -> Authority:
         raise AuthorityUnreadable(f"{directory}: {error}; make one with `pki init`") from error
     if len(secret) < SECRET_BYTES:
         raise AuthorityUnreadable(f"{directory}: the secret of the device CA is too short")
-    return Authority(
-        directory, DeviceCA(device.certificate, device.key, secret, former), service
-    )
+    return Authority(directory, DeviceCA(device.certificate, device.key, secret, former), service)
 
 
 def issue_service(
@@ -213,7 +213,7 @@ def _ca_certificate(
     is_root = name == "fleetcert root"
     lifetime = ROOT_LIFETIME if is_root else CA_LIFETIME
     builder = (
-        _builder(name, key, root, now - BACKDATE, lifetime)
+        _builder(name, key, root, now - CA_BACKDATE, lifetime)
         .add_extension(x509.BasicConstraints(True, 1 if is_root else 0), critical=True)
         .add_extension(key_usage(key_cert_sign=True, crl_sign=True), critical=True)
     )

@@ -1,79 +1,101 @@
-"""What a certificate or key says, as plain data for the history."""
+"""What a certificate says, as plain data for the language.
 
+Rules of this file: instants are milliseconds since 1970-01-01T00:00:00Z; a serial is lower-case
+hexadecimal without leading zeros; the device id is named by CN and SAN alike or not at all.
+"""
+
+import datetime
 import hashlib
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from schemas.envelope import URN_PREFIX
+from pki import keys
+from schemas.envelope import URN_PREFIX, is_device_id
 from schemas.events import CertificateFacts
 
-RSA_BITS_MIN = 2048
-CURVES = ("P-256", "P-384")
-_CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384"}
+CERTIFICATE_BYTES_MAX = 16_384
+"""The largest certificate read, in bytes; a device certificate of ours has about 600."""
+
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
-def certificate_from(data: bytes) -> x509.Certificate:
-    """Return the certificate that PEM or DER bytes hold. Raises ValueError."""
-    if data.lstrip().startswith(b"-----BEGIN"):
-        return x509.load_pem_x509_certificate(data)
-    return x509.load_der_x509_certificate(data)
+class MalformedCertificate(ValueError):
+    """The bytes are no X.509 certificate that we can read. The message says why."""
+
+
+def load_certificate(data: bytes) -> x509.Certificate:
+    """Return the certificate, DER or PEM, with its key and extensions proven readable.
+
+    Raises MalformedCertificate for anything else, oversize and unsupported keys included.
+    """
+    if len(data) > CERTIFICATE_BYTES_MAX:
+        raise MalformedCertificate(f"{len(data)} bytes, the limit is {CERTIFICATE_BYTES_MAX}")
+    pem = data.lstrip().startswith(b"-----BEGIN")
+    try:
+        load = x509.load_pem_x509_certificate if pem else x509.load_der_x509_certificate
+        certificate = load(data)
+        _touch(certificate)
+    except Exception as error:  # the parser raises many kinds on garbage; all mean the same
+        raise MalformedCertificate(f"{type(error).__name__}: {error}"[:200]) from error
+    return certificate
+
+
+def _touch(certificate: x509.Certificate) -> None:
+    """Read every lazily parsed part, so that nothing raises later."""
+    _ = (certificate.version, certificate.serial_number, certificate.extensions)
+    _ = (certificate.subject, certificate.issuer, certificate.signature_algorithm_oid)
+    _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+    keys.spki_sha256(certificate.public_key())
 
 
 def facts(data: bytes) -> CertificateFacts:
-    """Return what a PEM or DER certificate says. Raises ValueError for anything else."""
-    one = certificate_from(data)
-    der = one.public_bytes(serialization.Encoding.DER)
+    """Return what the certificate, DER or PEM, says. Raises MalformedCertificate (a ValueError)."""
+    certificate = load_certificate(data)
+    der = certificate.public_bytes(serialization.Encoding.DER)
     return CertificateFacts(
         fingerprint=hashlib.sha256(der).digest(),
-        spki_sha256=spki_sha256(one.public_key()),
-        serial=f"{one.serial_number:x}",
-        not_before_at=int(one.not_valid_before_utc.timestamp() * 1000),
-        not_after_at=int(one.not_valid_after_utc.timestamp() * 1000),
+        spki_sha256=keys.spki_sha256(certificate.public_key()),
+        serial=serial_text(certificate.serial_number),
+        not_before_at=milliseconds(certificate.not_valid_before_utc),
+        not_after_at=milliseconds(certificate.not_valid_after_utc),
         der=der,
     )
 
 
-def spki_sha256(key: object) -> bytes:
-    """Return the SHA-256 of a public key's SubjectPublicKeyInfo."""
-    spki = key.public_bytes(  # type: ignore[attr-defined]
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return hashlib.sha256(spki).digest()
+def device_id(subject: x509.Name, extensions: x509.Extensions) -> str:
+    """Return the device that CN and SAN name alike, or "" where they do not.
 
-
-def key_name(key: object) -> str:
-    """Name a public key: `P-256`, `Ed25519`, `RSA-2048`."""
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return _CURVE_NAMES.get(key.curve.name, key.curve.name)
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return "Ed25519"
-    if isinstance(key, rsa.RSAPublicKey):
-        return f"RSA-{key.key_size}"
-    return type(key).__name__
-
-
-def key_accepted(key: object) -> bool:
-    """Tell whether the key policy accepts it: P-256, P-384, Ed25519, RSA of 2048 bits and more."""
-    if isinstance(key, rsa.RSAPublicKey):
-        return key.key_size >= RSA_BITS_MIN
-    return key_name(key) in (*CURVES, "Ed25519")
-
-
-def subject_of(one: x509.Certificate | x509.CertificateSigningRequest) -> str:
-    """Return the device id that both the CN and the SAN URI name; empty where they do not agree.
-
-    A request may leave the SAN away; a certificate may not.
+    The SAN must hold exactly one name, the URI `urn:fleetcert:device:<id>`, and the subject
+    exactly one attribute, CN=<id>: a second name of any kind would be a second identity.
     """
-    names = one.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if len(names) != 1:
+    attributes = list(subject)
+    if len(attributes) != 1 or attributes[0].oid != NameOID.COMMON_NAME:
         return ""
-    common_name = str(names[0].value)
     try:
-        san = one.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
-        return common_name if isinstance(one, x509.CertificateSigningRequest) else ""
-    expected = [x509.UniformResourceIdentifier(URN_PREFIX + common_name)]
-    return common_name if list(san) == expected else ""
+        return ""
+    named = str(attributes[0].value)
+    if not is_device_id(named):
+        return ""
+    return named if names == [x509.UniformResourceIdentifier(URN_PREFIX + named)] else ""
+
+
+def serial_text(serial: int) -> str:
+    """Return the serial as the language writes it."""
+    return format(serial, "x")
+
+
+def milliseconds(instant: datetime.datetime) -> int:
+    """Return an aware instant as milliseconds since the epoch."""
+    return (instant - EPOCH) // datetime.timedelta(milliseconds=1)
+
+
+def instant(at: int) -> datetime.datetime:
+    """Return milliseconds since the epoch as an aware instant, cut to the whole second.
+
+    RFC 5280 section 4.1.2.5: certificates carry no fractions. Raises OverflowError beyond 9999.
+    """
+    return EPOCH + datetime.timedelta(seconds=at // 1000)

@@ -1,80 +1,150 @@
-"""The issuer's judgement: it trusts no one, checks everything itself, and signs once per request.
+"""The issuer's judgement: it trusts no one who passed a request on, and checks everything itself.
 
-Policies in order, first violation wins. The same request always gives the same certificate, so
-that a crash between signing and publishing is repaired by doing it again.
+Rules of this file: `judge` is a function of the request, the CA, the policy, the revoked serials
+and the record's broker time; it reads no clock and keeps nothing. The same request gives the same
+certificate, byte for byte. A refusal is a Refusal with a Reason.
 """
 
-from collections.abc import Collection
+import datetime
+import hashlib
+from collections.abc import Container
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 
-from pki.authority import Signer
-from pki.facts import facts, spki_sha256, subject_of
-from pki.path import objection
-from pki.profile import issue_device
-from pki.requests import Examined, MalformedRequest, examine
+from pki import facts, path, profile, requests
+from pki.authority import DeviceCA
 from schemas.commands import SignCertificate
-from schemas.events import CertificateIssued, SigningRefused
 from schemas.reasons import Reason
 
-LIFETIME_DEFAULT = timedelta(days=90)
+DAY = datetime.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What the issuer goes by: the lifetime it gives, and the grace after expiry."""
+class Policy:
+    """What the issuer goes by.
 
-    lifetime: timedelta = LIFETIME_DEFAULT
-    grace: timedelta = timedelta(0)
+    `grace` is for how long after its end the current certificate may still ask; `backdate_max`
+    how far notBefore may lie before the request; `lag_max` and `lead_max` how far the machine's
+    time may lie behind and before the broker's.
+    """
+
+    lifetime: datetime.timedelta = 90 * DAY
+    grace: datetime.timedelta = 30 * DAY
+    backdate_max: datetime.timedelta = datetime.timedelta(hours=1)
+    lag_max: datetime.timedelta = DAY
+    lead_max: datetime.timedelta = datetime.timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the issuer does not sign."""
+
+    reason: Reason
+    detail: str
 
 
 def judge(
-    request: SignCertificate, signer: Signer, revoked_serials: Collection[str], terms: Terms
-) -> CertificateIssued | SigningRefused:
-    """Sign the request, or refuse it with a Reason."""
+    request: SignCertificate,
+    ca: DeviceCA,
+    policy: Policy,
+    revoked: Container[int],
+    at: int,
+) -> bytes | Refusal:
+    """Return the new certificate in DER, or why there is none.
 
-    def refused(reason: Reason, detail: str = "") -> SigningRefused:
-        return SigningRefused(request.device_id, request.request_id, reason.value, detail)
-
+    `revoked` are the serials on the revocation list, `at` is the broker's time of the record in
+    milliseconds. Never raises on account of the request.
+    """
+    late = _instants(request, policy, at)
+    if late is not None:
+        return late
     try:
-        examined = examine(request.signed_request, None)
-        current = x509.load_der_x509_certificate(examined.current_certificate)
-    except (MalformedRequest, ValueError) as error:
-        return refused(Reason.MALFORMED, str(error))
-    requested = datetime.fromtimestamp(request.requested_at / 1000, UTC)
-    violated = objection(
-        examined.current_certificate,
-        [signer.certificate],
-        requested - terms.grace,
-        revoked_serials,
-    )
-    if violated is not None:
-        return refused(violated, "the current certificate")
-    reason = _objection(request, examined, current)
-    if reason is not None:
-        return refused(reason)
-    public_key = x509.load_der_x509_csr(examined.csr).public_key()
-    not_before = datetime.fromtimestamp(request.not_before_at // 1000, UTC)
-    der = issue_device(
-        signer, request.device_id, public_key, request.request_id, not_before, terms.lifetime
-    )
-    return CertificateIssued(request.device_id, request.request_id, facts(der))
+        examined = requests.examine(
+            request.signed_request, hashlib.sha256(request.current_certificate).digest()
+        )
+    except requests.MalformedRequest as error:
+        return Refusal(Reason.MALFORMED, str(error))
+    refusal = _request(request, examined) or _current(request, ca, policy, revoked)
+    if refusal is not None:
+        return refusal
+    current = facts.facts(request.current_certificate)
+    if current.spki_sha256 == examined.spki_sha256:
+        return Refusal(Reason.KEY_REUSED, "the new key is the current one")
+    return _sign(request, ca, policy)
 
 
-def _objection(
-    request: SignCertificate, examined: Examined, current: x509.Certificate
-) -> Reason | None:
+def _instants(request: SignCertificate, policy: Policy, at: int) -> Refusal | None:
+    """The request's own instants, against the time that no producer can forge."""
+    behind, before = _ms(policy.lag_max), _ms(policy.lead_max)
+    if not at - behind <= request.requested_at <= at + before:
+        return Refusal(Reason.CLOCK_OFF, "requested_at lies too far from the record's broker time")
+    earliest = request.requested_at - _ms(policy.backdate_max)
+    if not earliest <= request.not_before_at <= request.requested_at:
+        return Refusal(Reason.CLOCK_OFF, "not_before_at lies too far from requested_at")
+    return None
+
+
+def _request(request: SignCertificate, examined: requests.Examined) -> Refusal | None:
+    """The signed request against the record around it; the first violation counts."""
     checks = (
-        (examined.current_certificate == request.current_certificate, Reason.FINGERPRINT_UNKNOWN),
-        (subject_of(current) == request.device_id, Reason.WRONG_SUBJECT),
-        (examined.nonce == request.nonce, Reason.WRONG_NONCE),
-        (examined.csr == request.csr, Reason.WRONG_SIGNATURE),
-        (examined.subject == request.device_id, Reason.WRONG_SUBJECT),
-        (examined.request_signature_valid, Reason.WRONG_SIGNATURE),
-        (examined.csr_signature_valid, Reason.WRONG_SIGNATURE),
-        (examined.key_accepted, Reason.WEAK_KEY),
-        (examined.spki_sha256 != spki_sha256(current.public_key()), Reason.KEY_REUSED),
+        (examined.csr == request.csr, Reason.MALFORMED, "csr is not the signed one"),
+        (
+            bool(request.nonce) and examined.nonce == request.nonce,
+            Reason.WRONG_NONCE,
+            "the signed nonce is another",
+        ),
+        (
+            examined.subject == request.device_id,
+            Reason.WRONG_SUBJECT,
+            "the CSR does not name the device",
+        ),
+        (examined.key_accepted, Reason.WEAK_KEY, f"the new key is {examined.key}"),
+        (
+            examined.request_signature_valid,
+            Reason.WRONG_SIGNATURE,
+            "the current certificate's key did not sign the request",
+        ),
+        (
+            examined.csr_signature_valid,
+            Reason.WRONG_SIGNATURE,
+            "the new key did not sign the CSR",
+        ),
     )
-    return next((reason for holds, reason in checks if not holds), None)
+    return next((Refusal(reason, why) for holds, reason, why in checks if not holds), None)
+
+
+def _current(
+    request: SignCertificate, ca: DeviceCA, policy: Policy, revoked: Container[int]
+) -> Refusal | None:
+    """The current certificate: one of ours, of this device, at the instant of the request."""
+    verdict = path.validate_device(
+        request.current_certificate,
+        ca.anchors,
+        facts.instant(request.requested_at),
+        revoked,
+        policy.grace,
+    )
+    if not verdict.accepted:
+        return Refusal(verdict.reason, f"current certificate: {verdict.detail}")
+    if verdict.device_id != request.device_id:
+        return Refusal(Reason.WRONG_SUBJECT, "the current certificate names another device")
+    return None
+
+
+def _sign(request: SignCertificate, ca: DeviceCA, policy: Policy) -> bytes | Refusal:
+    try:
+        return profile.issue_device(
+            ca,
+            request.device_id,
+            x509.load_der_x509_csr(request.csr).public_key(),
+            request.request_id,
+            facts.instant(request.not_before_at),
+            policy.lifetime,
+        )
+    except profile.NotIssuable as error:
+        return Refusal(Reason.ISSUER_REFUSED, str(error))
+
+
+def _ms(span: datetime.timedelta) -> int:
+    return span // datetime.timedelta(milliseconds=1)

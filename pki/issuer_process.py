@@ -1,201 +1,268 @@
-"""The issuer's process: reads `certificate.requests`, answers into `device.events`.
+"""The issuer's process: `certificate.requests` in, `device.events` and the revocation list out.
 
-The order is: judge, publish, wait for Kafka, write the revocation list, commit. A crash anywhere
-does the same work again and gives the same bytes. The topic has one partition: the consumer group
-makes one process active and the others stand by.
+    read → fold, judge → write device.crl → publish → Kafka has it → commit
+
+Rules of this file: the topic has one partition, so the consumer group makes one process active and
+the others stand by. On assignment the topic is read from its start: records below the committed
+offset are folded only, the others are answered. A crash anywhere gives the same answers again, byte
+for byte; a zombie's answers are equal to its successor's. No secret and no CSR is ever logged.
 """
 
 import os
 import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, Message, Producer
-from prometheus_client import Counter, Gauge, start_http_server
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 
-from pki import authority, files, revocation
-from pki.issuer import Terms, judge
+from pki import issuer, ledger, revocation
+from pki.authority import Authority
+from pki.meter import Meter
 from schemas import codec, topics
 from schemas.commands import RevokeCertificate, SignCertificate
 from schemas.decisions import DeadLetter
 from schemas.envelope import Position
 from schemas.events import CertificateIssued, CertificateRevoked, SigningRefused
 from schemas.reasons import Reason
-from streams.engine.log import read_to_end
 
-log = structlog.get_logger()
-BATCH_MAX = 200
+BATCH_MAX = 500
+"""Records answered per commit."""
+POLL_SECONDS = 0.5
 DELIVERY_SECONDS = 30.0
+"""How long Kafka may take to acknowledge a batch; then the process ends and starts anew."""
+SESSION_MS = 10_000
+"""After this long a standby takes over from an issuer that died."""
+FAULT = "issuer:after-sign"
+
+log = structlog.get_logger("issuer")
+
+
+class IssuerStopped(RuntimeError):
+    """Kafka did not take the answers, or cannot give the history. Start anew once it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the issuer is started."""
+    """How the issuer is run."""
 
     bootstrap: str
-    directory: Path
-    metrics_port: int = 0
-    lifetime_days: float = 90.0
-    session_timeout_seconds: float = 6.0
+    policy: issuer.Policy = field(default_factory=issuer.Policy)
+    limits: ledger.Limits = field(default_factory=ledger.Limits)
+    kafka: dict[str, Any] = field(default_factory=dict)
 
 
-class Issuer:
-    """The one holder of the device CA's key."""
+class IssuerProcess:
+    """One issuer: active while it holds the partition, standing by otherwise."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, authority: Authority, settings: Settings, meter: Meter) -> None:
+        self._ca = authority.device
+        self._folder = authority.directory / "device-ca"
         self._settings = settings
-        self._signer = authority.load(settings.directory).device
-        self._terms = Terms(timedelta(days=settings.lifetime_days))
-        self._crl_path = settings.directory / "device-ca" / "device.crl"
-        self._revoked: dict[str, revocation.Revoked] = {}
-        self._stopping = False
-        self._answered = Counter("issuer_answers", "Requests answered.", ["outcome"])
-        self._entries = Gauge("issuer_crl_entries", "Entries of the revocation list.")
-        self._producer = Producer(
-            {
-                "bootstrap.servers": settings.bootstrap,
-                "partitioner": topics.PARTITIONER,
-                "acks": "all",
-                "enable.idempotence": True,
-                "linger.ms": 1,
-            }
-        )
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": settings.bootstrap,
-                "group.id": "issuer",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-                "session.timeout.ms": int(settings.session_timeout_seconds * 1000),
-                "heartbeat.interval.ms": int(settings.session_timeout_seconds * 250),
-                "fetch.wait.max.ms": 50,
-            }
-        )
+        self._meter = meter
+        self._state = ledger.State(settings.limits)
+        self._committed = 0
+        self._active = False
+        self._list_due_at = 0
+        self._failures: list[str] = []
+        self._producer = Producer(_producing(settings))
+        self._consumer = Consumer(_consuming(settings))
 
-    def run(self) -> None:
-        """Answer requests until SIGTERM or SIGINT."""
-        for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, self._stop)
-        if self._settings.metrics_port:
-            start_http_server(self._settings.metrics_port, "127.0.0.1")
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Answer until `stopping` says so. Raises IssuerStopped where Kafka does not go along."""
         self._consumer.subscribe(
-            [topics.CERTIFICATE_REQUESTS], on_assign=lambda *_: self._remember_revocations()
+            [topics.CERTIFICATE_REQUESTS], on_assign=self._assigned, on_revoke=self._lost
         )
         log.info("issuer.started")
-        while not self._stopping:
-            messages = self._consumer.consume(BATCH_MAX, 0.2)
-            taken = [one for one in messages if one.error() is None]
-            if taken:
-                self._answer(taken)
-        self._consumer.close()
-        log.info("issuer.stopped")
+        try:
+            while not stopping():
+                self._turn(self._consumer.consume(BATCH_MAX, POLL_SECONDS))
+        finally:
+            self._consumer.close()
+        log.info("issuer.stopped", next_offset=self._state.next_offset)
 
-    def _stop(self, *_: object) -> None:
-        self._stopping = True
+    def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        """Start from the beginning: the state is a fold of the topic and kept nowhere else."""
+        if not partitions:
+            return
+        self._state = ledger.State(self._settings.limits)
+        committed = consumer.committed(partitions, timeout=DELIVERY_SECONDS)[0]
+        self._committed = max(0, committed.offset)
+        first, _ = consumer.get_watermark_offsets(partitions[0], timeout=DELIVERY_SECONDS)
+        if first > 0:
+            self._failures.append(
+                f"{topics.CERTIFICATE_REQUESTS} begins at {first}: revocations before it are lost; "
+                "restore the topic, its retention must be unlimited"
+            )
+        for one in partitions:
+            one.offset = OFFSET_BEGINNING
+        consumer.assign(partitions)
+        self._active, self._list_due_at = True, 0
+        log.info("issuer.active", committed=self._committed)
 
-    def _answer(self, messages: Sequence[Message]) -> None:
-        revoked = False
+    def _lost(self, _consumer: Any, _partitions: list[TopicPartition]) -> None:
+        self._active = False
+        log.info("issuer.standing_by")
+
+    def _turn(self, messages: list[Message]) -> None:
+        """Answer one batch, then commit it; renew the list where it is due."""
+        if self._failures:
+            raise IssuerStopped(self._failures[0])
+        read = [one for one in messages if one.error() is None]
         for message in messages:
-            record = self._decoded(message)
-            if isinstance(record, SignCertificate):
-                self._sign(record)
-            elif isinstance(record, RevokeCertificate):
-                self._take(record)
-                revoked = True
-        if revoked:
-            number = self._write_list()
-            for message in messages:
-                record = self._decoded(message, tell=False)
-                if isinstance(record, RevokeCertificate):
-                    self._publish(
-                        CertificateRevoked(
-                            record.device_id, record.fingerprint, record.serial, number
-                        )
-                    )
-        if self._producer.flush(DELIVERY_SECONDS):
-            raise SystemExit("the issuer's answers did not reach Kafka; it will start anew")
-        self._consumer.commit(message=messages[-1], asynchronous=False)
+            if message.error() is not None:
+                log.warning("issuer.kafka", error=str(message.error()))
+        answered = [(one, self._answer(one)) for one in read]
+        kept = [(one, answer) for one, answer in answered if answer is not None]
+        revoked = any(isinstance(answer, CertificateRevoked) for _, answer in kept)
+        if self._active and self._state.next_offset >= self._committed:
+            self._list(_now(), forced=revoked)
+        for message, answer in kept:
+            self._publish(message, answer)
+        if kept:
+            self._flush()
+            self._consumer.commit(message=kept[-1][0], asynchronous=False)
+            self._committed = self._state.next_offset
 
-    def _sign(self, request: SignCertificate) -> None:
+    def _answer(self, message: Message) -> ledger.Answer | None:
+        """Fold the record; answer it where it is not answered yet."""
+        offset, at = _offset(message), message.timestamp()[1]
+        try:
+            record = codec.decode(message.value() or b"")
+        except codec.Undecodable as error:
+            self._state.next_offset = offset + 1
+            unfit = ledger.Unfit(Reason.UNDECODABLE, str(error))
+            return unfit if offset >= self._committed else None
+        if not isinstance(record, SignCertificate | RevokeCertificate):
+            self._state.next_offset = offset + 1
+            unfit = ledger.Unfit(Reason.UNKNOWN_TYPE, type(record).__name__)
+            return unfit if offset >= self._committed else None
+        noted = ledger.note(self._state, record, offset, at)
+        if offset < self._committed:
+            return None
         started = time.perf_counter()
-        answer = judge(request, self._signer, self._revoked, self._terms)
-        if os.environ.get("FLEETCERT_FAULT") == "issuer:after-sign":
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._publish(answer)
-        outcome = "signed" if isinstance(answer, CertificateIssued) else answer.reason
-        self._answered.labels(outcome).inc()
-        log.info(
-            "request.answered",
-            device=request.device_id,
-            request=request.request_id,
-            outcome=outcome,
-            milliseconds=round((time.perf_counter() - started) * 1000, 2),
-        )
+        answer = ledger.answer(self._state, record, noted, at, self._ca, self._settings.policy)
+        _tell(record, answer, offset, time.perf_counter() - started)
+        if isinstance(answer, CertificateIssued):
+            fault_point(self._folder)
+        return answer
 
-    def _take(self, request: RevokeCertificate) -> None:
-        self._revoked[request.serial] = revocation.Revoked(
-            request.serial, request.revoked_at, request.not_after_at
-        )
+    def _list(self, now: int, *, forced: bool) -> None:
+        """Write the list where an entry came or the last one is due."""
+        if not forced and now < self._list_due_at:
+            return
+        pem = ledger.crl(self._state, self._ca, now)
+        written = revocation.write(self._folder, pem, self._ca.certificate)
+        made = revocation.parse(pem, self._ca.certificate)
+        self._list_due_at = now + _ms(self._settings.limits.crl_refresh.total_seconds())
+        self._meter.listed(len(made.revoked), made.next_update_at)
+        log.info("issuer.listed", number=made.number, entries=len(made.revoked), written=written)
 
-    def _write_list(self) -> int:
-        """Write the list under the next number; return the number."""
-        number = (
-            revocation.number(self._crl_path.read_bytes()) + 1 if self._crl_path.exists() else 1
-        )
-        crl = revocation.build(self._signer, self._revoked.values(), number, datetime.now(UTC))
-        files.write(self._crl_path, crl)
-        self._entries.set(len(self._revoked))
-        return number
+    def _publish(self, message: Message, answer: ledger.Answer) -> None:
+        if isinstance(answer, ledger.Unfit):
+            letter = _letter(message, answer)
+            self._produce(topics.DEAD_LETTERS, letter.key, letter)
+            self._meter.refused(answer.reason.value)
+            return
+        self._produce(topics.DEVICE_EVENTS, answer.device_id.encode(), answer)
+        if isinstance(answer, CertificateIssued):
+            self._meter.signed()
+        elif isinstance(answer, SigningRefused):
+            self._meter.refused(answer.reason)
 
-    def _remember_revocations(self) -> None:
-        """Read all revocations of the topic: the list is a fold of it, kept nowhere else."""
-        chunks = read_to_end(
-            self._settings.bootstrap, topics.CERTIFICATE_REQUESTS, 0, 0, within=600.0
-        )
-        for message in (one for chunk in chunks for one in chunk.messages):
-            record = self._decoded(message, tell=False)
-            if isinstance(record, RevokeCertificate):
-                self._take(record)
-        self._entries.set(len(self._revoked))
-
-    def _publish(self, event: CertificateIssued | SigningRefused | CertificateRevoked) -> None:
-        self._producer.produce(topics.DEVICE_EVENTS, codec.encode(event), event.device_id.encode())
+    def _produce(self, topic: str, key: bytes, record: Any) -> None:
+        self._producer.produce(topic, codec.encode(record), key, on_delivery=self._delivered)
         self._producer.poll(0)
 
-    def _decoded(self, message: Message, *, tell: bool = True) -> Any:
-        try:
-            return codec.decode(message.value() or b"")
-        except codec.Undecodable as error:
-            if tell:
-                self._dead_letter(message, str(error))
-            return None
+    def _delivered(self, error: Any, _message: Message) -> None:
+        if error is not None:
+            self._failures.append(f"Kafka refused an answer: {error}")
 
-    def _dead_letter(self, message: Message, detail: str) -> None:
-        topic, partition, offset = message.topic(), message.partition(), message.offset()
-        letter = DeadLetter(
-            reason=Reason.UNDECODABLE.value,
-            detail=detail,
-            origin="issuer",
-            cause=Position(topic, partition, offset),
-            key=message.key() or b"",
-            payload=message.value() or b"",
-            letter_id=f"x-{topic}-{partition}-{offset}",
-        )
-        self._producer.produce(topics.DEAD_LETTERS, codec.encode(letter), letter.key)
-        self._answered.labels(Reason.UNDECODABLE.value).inc()
+    def _flush(self) -> None:
+        if self._producer.flush(DELIVERY_SECONDS) > 0:
+            raise IssuerStopped(f"Kafka did not acknowledge within {DELIVERY_SECONDS:g} s")
+        if self._failures:
+            raise IssuerStopped(self._failures[0])
 
 
-def run(settings: Settings) -> None:
-    """Start, with patience for a Kafka that is not there yet."""
-    try:
-        Issuer(settings).run()
-    except KafkaException as error:
-        raise SystemExit(
-            f"the issuer lost Kafka: {error}; the supervisor starts it anew"
-        ) from error
+def fault_point(folder: Path) -> None:
+    """Die here once, where FLEETCERT_FAULT says so: signed, and nobody knows."""
+    marker = folder / ".fault-after-sign"
+    if os.environ.get("FLEETCERT_FAULT") == FAULT and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _tell(
+    record: SignCertificate | RevokeCertificate,
+    answer: ledger.Answer,
+    offset: int,
+    seconds: float,
+) -> None:
+    refused = isinstance(answer, SigningRefused | ledger.Unfit)
+    log.info(
+        "issuer.answered",
+        device_id=record.device_id,
+        request_id=record.request_id,
+        answer=type(answer).__name__,
+        reason=str(answer.reason) if refused else Reason.NONE.value,
+        offset=offset,
+        seconds=round(seconds, 6),
+    )
+
+
+def _letter(message: Message, unfit: ledger.Unfit) -> DeadLetter:
+    topic, partition, offset = message.topic() or "", message.partition() or 0, _offset(message)
+    return DeadLetter(
+        reason=unfit.reason.value,
+        detail=unfit.detail,
+        origin="issuer",
+        cause=Position(topic, partition, offset),
+        key=message.key() or b"",
+        payload=message.value() or b"",
+        letter_id=f"issuer/{topic}/{partition}/{offset}",
+    )
+
+
+def _offset(message: Message) -> int:
+    offset = message.offset()
+    assert offset is not None, "a consumed message has an offset"
+    return int(offset)
+
+
+def _producing(settings: Settings) -> dict[str, Any]:
+    return {
+        **settings.kafka,
+        "bootstrap.servers": settings.bootstrap,
+        "client.id": "issuer",
+        "acks": "all",
+        "enable.idempotence": True,
+        "partitioner": topics.PARTITIONER,
+        "linger.ms": 5,
+    }
+
+
+def _consuming(settings: Settings) -> dict[str, Any]:
+    return {
+        **settings.kafka,
+        "bootstrap.servers": settings.bootstrap,
+        "group.id": "issuer",
+        "client.id": "issuer",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "earliest",
+        "session.timeout.ms": SESSION_MS,
+        "heartbeat.interval.ms": SESSION_MS // 4,
+    }
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

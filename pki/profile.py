@@ -47,7 +47,7 @@ def issue_device(
     ca = authority.device if isinstance(authority, Authority) else authority
     not_before = not_before.astimezone(datetime.UTC).replace(microsecond=0)
     not_after = min(not_before + lifetime, ca.certificate.not_valid_after_utc)
-    objection = _objection(ca, device_id, public_key, not_before, not_after)
+    objection = _objection(ca, device_id, public_key, not_after - not_before)
     if objection is not None:
         raise NotIssuable(objection)
     assert isinstance(public_key, Certifiable)
@@ -55,7 +55,7 @@ def issue_device(
     number = serial(ca.secret, request_id, content + keys.spki_sha256(public_key))
     san = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(URN_PREFIX + device_id)])
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
-    issuer_key = x509.SubjectKeyIdentifier.from_public_key(ca.certificate.public_key())
+    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device_id)]))
@@ -65,9 +65,7 @@ def issue_device(
         .not_valid_before(not_before)
         .not_valid_after(not_after)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier(issuer_key.digest, None, None), critical=False
-        )
+        .add_extension(issuer_key, critical=False)
         .add_extension(san, critical=False)  # RFC 5280 section 4.2.1.6: the subject is not empty
         .add_extension(key_usage(digital_signature=True), critical=True)
         .add_extension(usage, critical=False)
@@ -92,17 +90,14 @@ def _objection(
     ca: DeviceCA,
     device_id: str,
     key: PublicKeyTypes,
-    not_before: datetime.datetime,
-    not_after: datetime.datetime,
+    lifetime: datetime.timedelta,
 ) -> str | None:
     """Return why the profile cannot say this, None where it can; the first objection counts."""
-    lifetime = not_after - not_before
     checks = (
         (is_device_id(device_id), f"{device_id!r} is no device id"),
         ("." not in device_id or not excludes_dns(ca.certificate), _DOTTED),
         (keys.accepted(key), f"the key is {keys.name(key)}"),
         (LIFETIME_MIN <= lifetime <= LIFETIME_MAX, f"a lifetime of {lifetime}"),
-        (ca.certificate.not_valid_before_utc <= not_before, "notBefore lies before the CA's own"),
     )
     return next((objection for holds, objection in checks if not holds), None)
 

@@ -1,59 +1,138 @@
-"""The revocation list of the device CA (RFC 5280 section 5): numbered, written whole."""
+"""The revocation list of the device CA (RFC 5280 section 5): made, written, read.
+
+Rules of this file: a list is a function of its entries, number and instants, byte for byte; one
+number never names two lists, and a file is never replaced by a list with a lower number.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki.authority import Signer
+from pki import private
+from pki.authority import DeviceCA
+from pki.facts import instant, milliseconds
+from schemas.reasons import Reason
 
-NEXT_UPDATE = timedelta(days=7)
+FILE = "device.crl"
+"""The list's name in `device-ca/`: PEM, as mosquitto and OpenSSL read it."""
+FILE_MODE = 0o644
+"""The list is public."""
+
+SERIAL_MAX = (1 << 160) - 1
+"""RFC 5280 section 4.1.2.2: at most 20 octets."""
+
+REASON_FLAGS: dict[str, x509.ReasonFlags] = {
+    Reason.CERTIFICATE_RETIRED: x509.ReasonFlags.superseded,
+    Reason.DEVICE_BLOCKED: x509.ReasonFlags.privilege_withdrawn,
+}
+"""RFC 5280 section 5.3.1; all others leave the extension out, as it wants for unspecified."""
+
+
+class MalformedList(ValueError):
+    """The bytes are no revocation list of the CA. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
-    """One entry; `serial` is hexadecimal, instants are milliseconds."""
+class Revocation:
+    """One certificate on the list; `number` is that of the first list that holds it."""
 
-    serial: str
+    serial: int
+    fingerprint: bytes
     revoked_at: int
     not_after_at: int
+    reason: str
+    number: int
 
 
-def build(signer: Signer, entries: Iterable[Revoked], number: int, now: datetime) -> bytes:
-    """Return the list (DER). Entries of expired certificates are left out."""
-    issuer_ski = signer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+@dataclass(frozen=True, slots=True)
+class RevocationList:
+    """A list as read: number, instants in milliseconds, and when each serial was revoked."""
+
+    number: int
+    this_update_at: int
+    next_update_at: int
+    revoked: dict[int, int]
+
+
+def build(
+    ca: DeviceCA,
+    entries: Iterable[Revocation],
+    number: int,
+    this_update_at: int,
+    next_update_at: int,
+) -> bytes:
+    """Return the list in PEM, numbered and signed by the device CA (RFC 5280 section 5.1)."""
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     builder = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(signer.certificate.subject)
-        .last_update(now)
-        .next_update(now + NEXT_UPDATE)
-        .add_extension(x509.CRLNumber(number), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_ski.value),
-            critical=False,
+        x509.CertificateRevocationListBuilder(
+            # the public way copies the list per entry: quadratic
+            revoked_certificates=[_entry(one) for one in entries]
         )
+        .issuer_name(ca.certificate.subject)
+        .last_update(instant(this_update_at))
+        .next_update(instant(next_update_at))
+        .add_extension(issuer, critical=False)
+        .add_extension(x509.CRLNumber(number), critical=False)
     )
-    for one in entries:
-        if one.not_after_at > now.timestamp() * 1000:
-            builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder()
-                .serial_number(int(one.serial, 16))
-                .revocation_date(datetime.fromtimestamp(one.revoked_at / 1000, UTC))
-                .add_extension(x509.CRLReason(x509.ReasonFlags.superseded), critical=False)
-                .build()
-            )
-    crl = builder.sign(signer.key, hashes.SHA256(), ecdsa_deterministic=True)
-    return crl.public_bytes(serialization.Encoding.DER)
+    signed = builder.sign(ca.key, hashes.SHA256(), ecdsa_deterministic=True)
+    return signed.public_bytes(serialization.Encoding.PEM)
 
 
-def serials(crl: bytes) -> set[str]:
-    """Return the serials (hexadecimal) on a list. Raises ValueError."""
-    return {f"{one.serial_number:x}" for one in x509.load_der_x509_crl(crl)}
+def parse(pem: bytes, issuer: x509.Certificate) -> RevocationList:
+    """Return what a list of this issuer says. Raises MalformedList, also for a foreign one."""
+    try:
+        read = x509.load_pem_x509_crl(pem)
+        number = read.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        until = read.next_update_utc
+        revoked = {one.serial_number: milliseconds(one.revocation_date_utc) for one in read}
+        key = issuer.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        ours = read.issuer == issuer.subject and read.is_signature_valid(key)
+    except (ValueError, TypeError, x509.ExtensionNotFound) as error:
+        raise MalformedList(f"{type(error).__name__}: {error}"[:200]) from error
+    if not ours:
+        raise MalformedList("the list is not signed by this CA")
+    if until is None:
+        raise MalformedList("the list has no nextUpdate")
+    return RevocationList(number, milliseconds(read.last_update_utc), milliseconds(until), revoked)
 
 
-def number(crl: bytes) -> int:
-    """Return the list's number. Raises ValueError."""
-    found = x509.load_der_x509_crl(crl).extensions.get_extension_for_class(x509.CRLNumber)
-    return found.value.crl_number
+def write(folder: Path, pem: bytes, issuer: x509.Certificate) -> bool:
+    """Write the list as `device.crl`, atomically; tell whether it replaced what was there.
+
+    A file whose number is as high or higher stays: it was written by an issuer further on.
+    """
+    number = parse(pem, issuer).number
+    path = folder / FILE
+    try:
+        if parse(path.read_bytes(), issuer).number >= number:
+            return False
+    except (FileNotFoundError, MalformedList):
+        pass
+    private.write(path, pem, FILE_MODE)
+    return True
+
+
+def serial_number(text: str) -> int | None:
+    """Return the serial that the language writes as hexadecimal, None where it is none."""
+    try:
+        serial = int(text, 16)
+    except ValueError:
+        return None
+    return serial if 0 < serial <= SERIAL_MAX else None
+
+
+def _entry(revocation: Revocation) -> x509.RevokedCertificate:
+    builder = (
+        x509.RevokedCertificateBuilder()
+        .serial_number(revocation.serial)
+        .revocation_date(instant(revocation.revoked_at))
+    )
+    flag = REASON_FLAGS.get(revocation.reason)
+    if flag is not None:
+        builder = builder.add_extension(x509.CRLReason(flag), critical=False)
+    return builder.build()

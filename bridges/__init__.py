@@ -1,0 +1,1 @@
+"""Translators between the protocols of devices and the history in Kafka."""

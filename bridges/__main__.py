@@ -1,0 +1,75 @@
+"""`python -m bridges mqtt`: one MQTT bridge."""
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import structlog
+from prometheus_client import start_http_server
+
+from bridges import run
+from bridges.kafka import Recorder
+from bridges.meter import Meter
+from bridges.mqtt.bridge import MqttBridge
+from bridges.mqtt.client import Door
+
+EXAMPLES = """example:
+  python -m bridges mqtt --bootstrap 127.0.0.1:9092 --mqtt-host localhost --mqtt-port 8884 \\
+      --ca service-ca.pem --cert bridge.pem --key bridge.key --secret-file stamp.secret
+"""
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bridges",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("protocol", choices=["mqtt"])
+    parser.add_argument("--bootstrap", default="127.0.0.1:9092", help="Kafka's host:port")
+    parser.add_argument("--mqtt-host", default="localhost")
+    parser.add_argument("--mqtt-port", type=int, default=8884, help="the service listener")
+    for name, what in (
+        ("--ca", "who signed the broker"),
+        ("--cert", "our certificate"),
+        ("--key", "our key"),
+        ("--secret-file", "the stamp's secret, shared with the plugin"),
+    ):
+        parser.add_argument(name, type=Path, required=True, help=what)
+    parser.add_argument("--buckets", type=int, default=8, help="as the plugin has them")
+    parser.add_argument("--group", default="mqtt-bridges")
+    parser.add_argument("--bridge-id", default=f"bridge-{os.getpid()}")
+    parser.add_argument("--session-timeout-seconds", type=float, default=6.0)
+    parser.add_argument("--metrics-port", type=int, default=0, help="0: no endpoint")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the options and run until SIGTERM."""
+    options = _options(argv)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    if options.metrics_port:
+        start_http_server(options.metrics_port, "127.0.0.1")
+    secret, meter = options.secret_file.read_bytes(), Meter()
+    door = Door(options.mqtt_host, options.mqtt_port, options.ca, options.cert, options.key)
+    settings = run.GroupSettings(
+        options.bootstrap, options.group, options.buckets, options.session_timeout_seconds
+    )
+
+    def make(recorder: Recorder) -> MqttBridge:
+        return MqttBridge(door, options.bridge_id, secret, recorder, meter)
+
+    asyncio.run(run.run(settings, Recorder(options.bootstrap), make))
+
+
+if __name__ == "__main__":
+    main()

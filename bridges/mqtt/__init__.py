@@ -1,0 +1,1 @@
+"""The MQTT side: the broker that devices connect to, and the bridge behind it."""

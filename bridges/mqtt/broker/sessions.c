@@ -1,0 +1,99 @@
+#include "sessions.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/rand.h>
+
+static struct session *clients, *names, *fingerprints;
+
+bool session_describe(struct session *session, const struct mosquitto *client,
+	const struct identity *identity)
+{
+	unsigned char random[16];
+	const char *address = client == NULL ? NULL : mosquitto_client_address(client);
+
+	memset(session, 0, sizeof *session);
+	if (RAND_bytes(random, sizeof random) != 1)
+		return false;
+	session->client = client;
+	session->identity = *identity;
+	to_hex(session->id, random, sizeof random);
+	snprintf(session->address, sizeof session->address, "%s", address == NULL ? "" : address);
+	return true;
+}
+
+/* Leaves a row to be found by its client alone. */
+static void supersede(struct session *session)
+{
+	HASH_DELETE(by_name, names, session);
+	HASH_DELETE(by_fingerprint, fingerprints, session);
+	session->superseded = true;
+}
+
+struct session *session_open(const struct session *described)
+{
+	struct session *opened = malloc(sizeof *opened), *older;
+
+	if (opened == NULL)
+		return NULL;
+	*opened = *described;
+	older = session_take(opened->client); /* a second CONNECT on one connection ends it anyway */
+	free(older);
+	if ((older = session_named(opened->identity.name)) != NULL)
+		supersede(older);
+	HASH_ADD(by_client, clients, client, sizeof opened->client, opened);
+	HASH_ADD(by_name, names, identity.name, strlen(opened->identity.name), opened);
+	HASH_ADD(by_fingerprint, fingerprints, identity.fingerprint, SHA256_HEX_SIZE - 1, opened);
+	return opened;
+}
+
+struct session *session_take(const struct mosquitto *client)
+{
+	struct session *taken = session_of(client);
+
+	if (taken == NULL)
+		return NULL;
+	HASH_DELETE(by_client, clients, taken);
+	if (!taken->superseded)
+		supersede(taken);
+	return taken;
+}
+
+struct session *session_of(const struct mosquitto *client)
+{
+	struct session *found;
+
+	HASH_FIND(by_client, clients, &client, sizeof client, found);
+	return found;
+}
+
+struct session *session_named(const char *name)
+{
+	struct session *found;
+
+	HASH_FIND(by_name, names, name, strlen(name), found);
+	return found;
+}
+
+struct session *session_under(const char *fingerprint)
+{
+	struct session *found;
+
+	HASH_FIND(by_fingerprint, fingerprints, fingerprint, strlen(fingerprint), found);
+	return found;
+}
+
+unsigned session_count(void)
+{
+	return HASH_CNT(by_client, clients);
+}
+
+void sessions_close(void)
+{
+	struct session *each, *next;
+
+	HASH_ITER(by_client, clients, each, next)
+		free(session_take(each->client));
+}

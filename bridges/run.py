@@ -1,0 +1,158 @@
+"""The life of a bridge process: join the group, hold what it owns, deliver commands, drain."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from bridges.kafka import Recorder
+from bridges.mqtt.bridge import MqttBridge
+from schemas import codec
+from schemas.commands import (
+    DropCertificate,
+    InstallCertificate,
+    RefuseCertificate,
+    RotateCertificate,
+)
+from schemas.decisions import DeadLetter
+from schemas.envelope import Position
+from schemas.reasons import Reason
+from schemas.topics import DEAD_LETTERS, DEVICE_COMMANDS
+
+log = structlog.get_logger()
+DRAIN_SECONDS = 10.0
+BATCH_MAX = 500
+DELIVERIES_MAX = 100
+"""Commands on their way to the broker at once."""
+COMMANDS = (RotateCertificate, InstallCertificate, DropCertificate, RefuseCertificate)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """How the bridge takes part in its consumer group."""
+
+    bootstrap: str
+    group: str = "mqtt-bridges"
+    buckets: int = 8
+    session_timeout_seconds: float = 6.0
+
+
+class Owner:
+    """Commands and bucket ownership, through one consumer group."""
+
+    def __init__(self, settings: GroupSettings, bridge: MqttBridge, recorder: Recorder) -> None:
+        self._settings, self._bridge, self._recorder = settings, bridge, recorder
+        self._loop = asyncio.get_running_loop()
+        self._owned: set[int] = set()
+        self._partitions = 1
+        milliseconds = int(settings.session_timeout_seconds * 1000)
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": settings.bootstrap,
+                "group.id": settings.group,
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "session.timeout.ms": milliseconds,
+                "heartbeat.interval.ms": milliseconds // 4,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Deliver commands until `stopping`, then leave the group."""
+        self._consumer.subscribe(
+            [DEVICE_COMMANDS], on_assign=self._assigned, on_revoke=self._revoked
+        )
+        while not stopping.is_set():
+            messages = await asyncio.to_thread(self._consumer.consume, BATCH_MAX, 0.2)
+            taken = [one for one in messages if one.error() is None]
+            for start in range(0, len(taken), DELIVERIES_MAX):
+                part = taken[start : start + DELIVERIES_MAX]
+                await asyncio.gather(*(self._deliver(one) for one in part))
+            if taken:
+                await asyncio.to_thread(self._commit, taken)
+        await asyncio.to_thread(self._consumer.close)
+
+    def _commit(self, taken: list[Message]) -> None:
+        last = {(one.topic(), one.partition()): one.offset() + 1 for one in taken}
+        offsets = [TopicPartition(*where, offset) for where, offset in last.items()]
+        self._consumer.commit(offsets=offsets, asynchronous=False)
+
+    async def _deliver(self, message: Message) -> None:
+        try:
+            command = codec.decode(message.value() or b"")
+            if not isinstance(command, COMMANDS):
+                raise codec.Undecodable(f"{type(command).__name__} is no command for a device")
+        except codec.Undecodable as error:
+            self._dead_letter(message, str(error))
+            return
+        await self._bridge.deliver(command)
+
+    def _dead_letter(self, message: Message, detail: str) -> None:
+        where = Position(message.topic(), message.partition(), message.offset())
+        letter = DeadLetter(
+            reason=Reason.UNDECODABLE.value,
+            detail=detail,
+            origin="mqtt bridge",
+            cause=where,
+            key=message.key() or b"",
+            payload=message.value() or b"",
+            letter_id=f"x-{where.topic}-{where.partition}-{where.offset}",
+        )
+        self._recorder.record(DEAD_LETTERS, letter.key, letter, lambda: None)
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        known = consumer.list_topics(DEVICE_COMMANDS, timeout=10).topics[DEVICE_COMMANDS]
+        self._partitions = max(1, len(known.partitions))
+        self._owned |= {one.partition for one in partitions}
+        self._own()
+
+    def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._owned -= {one.partition for one in partitions}
+        self._own()
+
+    def _own(self) -> None:
+        """Hold the buckets of the owned partitions. Called in the consumer's thread."""
+        buckets = {
+            one for one in range(self._settings.buckets) if one % self._partitions in self._owned
+        }
+        asyncio.run_coroutine_threadsafe(self._bridge.own(buckets), self._loop).result()
+
+
+async def run(
+    settings: GroupSettings, recorder: Recorder, make: Callable[[Recorder], MqttBridge]
+) -> None:
+    """Run one bridge until SIGTERM or SIGINT, then drain."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, stopping.set)
+    bridge = make(recorder)
+    tasks: list[asyncio.Task[Any]] = [
+        asyncio.create_task(bridge.keep_down()),
+        asyncio.create_task(_poll(recorder)),
+        asyncio.create_task(Owner(settings, bridge, recorder).run(stopping)),
+    ]
+    log.info("bridge.started", group=settings.group)
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    await bridge.close()
+    left = await asyncio.to_thread(recorder.flush, DRAIN_SECONDS)
+    for task in tasks:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    log.info("bridge.stopped", unsent=left)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+            raise result
+
+
+async def _poll(recorder: Recorder) -> None:
+    """Run delivery callbacks also when no bucket is held."""
+    while True:
+        recorder.poll()
+        await asyncio.sleep(0.05)

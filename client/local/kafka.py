@@ -1,0 +1,192 @@
+"""One Kafka broker in KRaft mode from Maven artefacts: install, format, configure, ask if it is ready.
+
+A single broker acknowledges from the page cache: a kill loses nothing, a power cut may.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from client.local.errors import LocalError
+
+KAFKA_VERSION = "4.3.1"
+HEAP_MIB = 512
+INSTALL_SECONDS_MAX = 600
+FORMAT_SECONDS_MAX = 60
+REQUEST_SECONDS_MAX = 5.0
+PACKAGES_ADVICE = "install the Debian packages `default-jre-headless maven`"
+
+_DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "kafka"
+_POM = _DEPLOY / "pom.xml"
+
+
+def install(tools_dir: Path) -> Path:
+    """Return the directory of Kafka's jars under `tools_dir`; download them once, by Maven.
+
+    Raises LocalError when Java or Maven is missing or the download fails.
+    """
+    _need("java")
+    libs = tools_dir / f"kafka-{KAFKA_VERSION}" / "libs"
+    stamp = libs / ".complete"
+    pom = _pom_text()
+    if stamp.exists() and stamp.read_text() == pom:
+        return libs
+    _need("mvn")
+    fresh = libs.with_name(f"libs-{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    command = [
+        "mvn",
+        "-q",
+        "-B",
+        "-f",
+        str(_POM),
+        "dependency:copy-dependencies",
+        "-DincludeScope=runtime",
+        f"-DoutputDirectory={fresh.resolve()}",
+    ]
+    _run(command, INSTALL_SECONDS_MAX, "Kafka could not be downloaded by Maven")
+    (fresh / ".complete").write_text(pom)
+    shutil.rmtree(libs, ignore_errors=True)
+    fresh.rename(libs)
+    return libs
+
+
+def server_properties(port: int, controller_port: int, data_dir: Path) -> str:
+    """Return the broker's configuration: one node, loopback only, nothing created unasked."""
+    lines = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "log.dirs": str(data_dir.resolve()),
+        **_SINGLE_NODE,
+    }
+    return "".join(f"{key}={value}\n" for key, value in lines.items())
+
+
+_SINGLE_NODE = {
+    "auto.create.topics.enable": "false",
+    "num.partitions": "1",
+    "default.replication.factor": "1",
+    "min.insync.replicas": "1",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "transaction.max.timeout.ms": "900000",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.min.heartbeat.interval.ms": "100",
+    "controlled.shutdown.enable": "true",
+}
+
+
+def configure(port: int, controller_port: int, data_dir: Path, target: Path) -> Path:
+    """Write the configuration to `target` and return it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    target.write_text(server_properties(port, controller_port, data_dir))
+    return target
+
+
+def format_storage(libs: Path, properties: Path, data_dir: Path) -> None:
+    """Format `data_dir` for a new cluster unless it has been formatted before."""
+    stamp = data_dir / ".formatted"
+    if stamp.exists():
+        return
+    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    command = [
+        *_java(libs, 128),
+        "kafka.tools.StorageTool",
+        "format",
+        "--ignore-formatted",
+        "--cluster-id",
+        f"K{cluster[1:]}",
+        "--config",
+        str(properties),
+    ]
+    _run(command, FORMAT_SECONDS_MAX, f"Kafka could not format {data_dir}")
+    stamp.touch()
+
+
+def command(libs: Path, properties: Path) -> tuple[str, ...]:
+    """Return the command line that runs the broker in the foreground."""
+    return (*_java(libs, HEAP_MIB), "kafka.Kafka", str(properties))
+
+
+def ready(bootstrap: str, deadline: float) -> bool:
+    """Return whether a broker answers at `bootstrap` before `deadline` (of time.monotonic)."""
+    admin = admin_client(bootstrap)
+    while True:
+        if answers(admin, min(REQUEST_SECONDS_MAX, max(0.1, deadline - time.monotonic()))):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+
+
+def answers(admin: AdminClient, seconds: float = REQUEST_SECONDS_MAX) -> bool:
+    """Return whether a broker answers a metadata request within `seconds`."""
+    try:
+        return bool(admin.list_topics(timeout=seconds).brokers)
+    except KafkaException:
+        return False
+
+
+def admin_client(bootstrap: str) -> AdminClient:
+    """Return an AdminClient that reconnects quickly and keeps librdkafka's chatter off stderr."""
+    return AdminClient(
+        {
+            "bootstrap.servers": bootstrap,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 500,
+            "log_level": 0,
+            "socket.timeout.ms": 10_000,
+        }
+    )
+
+
+def _java(libs: Path, heap_mib: int) -> list[str]:
+    flags = [
+        "-XX:+UseSerialGC",
+        "-XX:+ExitOnOutOfMemoryError",
+        "-Djava.awt.headless=true",
+        f"-Dlog4j2.configurationFile={_DEPLOY / 'log4j2.properties'}",
+    ]
+    return ["java", f"-Xmx{heap_mib}m", *flags, "-cp", f"{libs}/*"]
+
+
+def _pom_text() -> str:
+    try:
+        return _POM.read_text()
+    except OSError as error:
+        raise LocalError(f"{_POM} cannot be read: run from a checkout of fleetcert") from error
+
+
+def _need(program: str) -> None:
+    if shutil.which(program) is None:
+        raise LocalError(f"`{program}` is not on the PATH: {PACKAGES_ADVICE}")
+
+
+def _run(command: list[str], seconds: int, failure: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise LocalError(f"{failure}: no end after {seconds} s") from error
+    if done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        raise LocalError(f"{failure} (exit {done.returncode}):\n{tail}")

@@ -1,0 +1,79 @@
+"""Where the local stack keeps its things, and on which ports it listens."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The local stack's folders, ports and sizes. Spans are seconds."""
+
+    data_dir: Path = Path("var/stack")
+    tools_dir: Path = Path("var/tools")
+    kafka_port: int = 9092
+    controller_port: int = 9093
+    device_port: int = 8883
+    service_port: int = 8884
+    metrics_port: int = 9460
+    partitions: int = 2
+    workers: int = 1
+    bridges: int = 1
+    buckets: int = 8
+    lifetime_days: float = 90.0
+    session_timeout_seconds: float = 6.0
+
+    @property
+    def bootstrap(self) -> str:
+        """Kafka's address."""
+        return f"{HOST}:{self.kafka_port}"
+
+    @property
+    def kafka_dir(self) -> Path:
+        """Kafka's log."""
+        return self.data_dir / "kafka"
+
+    @property
+    def broker_dir(self) -> Path:
+        """The MQTT broker's configuration and database."""
+        return self.data_dir / "mosquitto"
+
+    @property
+    def pki_dir(self) -> Path:
+        """The authorities."""
+        return self.data_dir / "pki"
+
+    @property
+    def services_dir(self) -> Path:
+        """Certificates and keys of the broker and the bridges."""
+        return self.data_dir / "services"
+
+    @property
+    def log_dir(self) -> Path:
+        """One log file per process."""
+        return self.data_dir / "log"
+
+    @property
+    def status_file(self) -> Path:
+        """What the supervisor says of its processes."""
+        return self.data_dir / "status.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the one supervisor of this data directory."""
+        return self.data_dir / "supervisor.lock"
+
+    @property
+    def stamp_secret(self) -> Path:
+        """The secret that the broker's plugin and the bridges share."""
+        return self.services_dir / "stamp.secret"
+
+    def ports(self) -> dict[str, tuple[int, str]]:
+        """Return each port with the option that changes it."""
+        return {
+            "Kafka": (self.kafka_port, "--kafka-port"),
+            "Kafka's controller": (self.controller_port, "--controller-port"),
+            "MQTT for devices": (self.device_port, "--device-port"),
+            "MQTT for services": (self.service_port, "--service-port"),
+        }

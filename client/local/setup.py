@@ -1,0 +1,89 @@
+"""What must exist before the stack starts: Kafka's jars, the plugin, authorities, certificates."""
+
+import secrets
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bridges.mqtt.broker import build, config
+from client.local import kafka
+from client.local.errors import LocalError
+from client.local.layout import HOST, Layout
+from pki import authority, files
+
+SERVICE_DAYS = 365
+
+
+def tools(layout: Layout) -> tuple[Path, Path]:
+    """Return Kafka's jars and the broker's plugin; fetch or build what is missing."""
+    try:
+        return kafka.install(layout.tools_dir), build.build(layout.tools_dir)
+    except build.BuildError as error:
+        raise LocalError(str(error)) from error
+
+
+def identities(layout: Layout) -> None:
+    """Create the authorities, the services' certificates and the stamp's secret, once."""
+    now = datetime.now(UTC)
+    if not (layout.pki_dir / "device-ca" / "ca.pem").exists():
+        authority.create(layout.pki_dir, now=now)
+    opened = authority.load(layout.pki_dir)
+    layout.services_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, server in (("broker", True), ("bridge", False)):
+        if (layout.services_dir / f"{name}.pem").exists():
+            continue
+        certificate, key = authority.issue_service(
+            opened,
+            name,
+            ["localhost", HOST],
+            now=now,
+            days=SERVICE_DAYS,
+            server=server,
+            client=not server,
+        )
+        files.write(layout.services_dir / f"{name}.key", key, files.PRIVATE)
+        files.write(layout.services_dir / f"{name}.pem", certificate)
+    chain = layout.services_dir / "device-chain.pem"
+    if not chain.exists():
+        parts = (layout.pki_dir / "device-ca" / "ca.pem", layout.pki_dir / "root" / "root.pem")
+        files.write(chain, b"".join(one.read_bytes() for one in parts))
+    if not layout.stamp_secret.exists():
+        files.write(layout.stamp_secret, secrets.token_bytes(32), files.PRIVATE)
+
+
+def broker(layout: Layout, plugin: Path, user: str | None) -> Path:
+    """Write the broker's configuration; return its path."""
+    here = layout.services_dir.resolve()
+    return config.write(
+        config.BrokerSettings(
+            data_dir=layout.broker_dir.resolve(),
+            device_ca=here / "device-chain.pem",
+            service_ca=layout.pki_dir.resolve() / "service-ca" / "ca.pem",
+            server_cert=here / "broker.pem",
+            server_key=here / "broker.key",
+            plugin=plugin,
+            secret_file=here / "stamp.secret",
+            device_issuers=layout.pki_dir.resolve() / "device-ca" / "ca.pem",
+            host=HOST,
+            device_port=layout.device_port,
+            service_port=layout.service_port,
+            buckets=layout.buckets,
+            saved_changes=1_000,
+            user=user,
+        )
+    )
+
+
+def main() -> int:
+    """Fetch and build everything; what `make setup` runs."""
+    layout = Layout()
+    try:
+        tools(layout)
+    except LocalError as error:
+        sys.stderr.write(f"setup: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Create the topics of the catalogue, and check that what is there is what we need."""
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from client.local.errors import LocalError
+from schemas.topics import TOPICS
+
+REQUEST_SECONDS = 30.0
+
+
+def create_topics(bootstrap: str, partitions: int, replication: int = 1) -> None:
+    """Create what is missing; raise LocalError where a partition count differs."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    wanted = [
+        NewTopic(one.name, one.partitions(partitions), replication, config=dict(one.config))
+        for one in TOPICS
+    ]
+    for name, future in admin.create_topics(wanted, operation_timeout=REQUEST_SECONDS).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise LocalError(
+                    f"topic {name} cannot be created: {error.args[0].str()}"
+                ) from error
+    check_topics(admin, partitions)
+
+
+def check_topics(admin: AdminClient, partitions: int) -> None:
+    """Raise LocalError where a topic is missing or has another partition count."""
+    there = admin.list_topics(timeout=REQUEST_SECONDS).topics
+    for one in TOPICS:
+        found = len(there[one.name].partitions) if one.name in there else 0
+        if found != one.partitions(partitions):
+            raise LocalError(
+                f"topic {one.name} has {found} partitions, expected {one.partitions(partitions)}: "
+                "partition counts are fixed at creation; start with --partitions as created, or "
+                "with another --data-dir"
+            )

@@ -1,0 +1,185 @@
+"""The program: `python -m device init | adopt | run | simulate`; `--help` has examples."""
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography import x509
+
+from device import provision
+from device.agent import Agent
+from device.misbehaviour import BEHAVIOURS
+from device.observer import Ledger, LedgerObserver
+from device.simulator import Plan, Simulator
+from device.store import InstallRefused, NoIdentity
+
+EXAMPLES = """examples:
+  python -m device init --id lamp-7 --dir lamp-7              key and lamp-7/device.csr
+  python -m device adopt --id lamp-7 --dir lamp-7 --cert lamp-7.pem
+  echo '{"celsius": 21.5}' | python -m device run --id lamp-7 --dir lamp-7 \\
+      --host broker.example --port 8883 --ca service-ca.pem --report temperature
+  python -m device simulate --count 100 --dir fleet --host localhost --port 8883 \\
+      --ca service-ca.pem --issuer-cert device-ca.pem --issuer-key device-ca.key \\
+      --rate 2 --behave weak-key=0.05 --behave dies-installing=0.1
+"""
+
+Work = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program and return its exit status."""
+    chosen = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        status: int = chosen.work(chosen)
+    except (InstallRefused, NoIdentity, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _init(chosen: argparse.Namespace) -> int:
+    print(provision.write_request(chosen.id, chosen.dir))
+    return 0
+
+
+def _adopt(chosen: argparse.Namespace) -> int:
+    certificate = x509.load_pem_x509_certificate(chosen.cert.read_bytes())
+    print(provision.adopt(chosen.id, chosen.dir, certificate).fingerprint)
+    return 0
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    return asyncio.run(_run_agent(chosen))
+
+
+async def _run_agent(chosen: argparse.Namespace) -> int:
+    ledger = Ledger(chosen.dir / "ledger.jsonl") if chosen.ledger else None
+    agent = Agent(
+        chosen.id,
+        chosen.dir,
+        chosen.host,
+        chosen.port,
+        chosen.ca,
+        observer=LedgerObserver(ledger, chosen.id) if ledger else None,
+    )
+    _on_signals(agent.stop)
+    running = asyncio.create_task(agent.run())
+    lines = asyncio.create_task(_report_lines(agent, chosen.report)) if chosen.report else None
+    await running
+    if lines is not None:
+        lines.cancel()
+    return 0
+
+
+async def _report_lines(agent: Agent, type: str) -> None:
+    """Report each line of standard input, JSON where it is JSON; a thread waits for the lines."""
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        try:
+            body = json.loads(line)
+        except ValueError:
+            body = line.rstrip("\n")
+        await agent.room()
+        await agent.report(type, body)
+    await agent.drained()
+    agent.stop()
+
+
+def _simulate(chosen: argparse.Namespace) -> int:
+    return asyncio.run(_run_simulator(chosen))
+
+
+async def _run_simulator(chosen: argparse.Namespace) -> int:
+    ca = None
+    if chosen.issuer_cert is not None:
+        ca = provision.load_ca(chosen.issuer_cert, chosen.issuer_key)
+    plan = Plan(
+        chosen.dir,
+        chosen.host,
+        chosen.port,
+        chosen.ca,
+        chosen.count,
+        chosen.rate,
+        chosen.seconds,
+        chosen.prefix,
+        dict(chosen.behave),
+        ca,
+        chosen.valid_seconds,
+    )
+    simulator = Simulator(plan)
+    _on_signals(simulator.stop)
+    await simulator.run()
+    return 0
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+
+
+def _share(text: str) -> tuple[str, float]:
+    name, _, share = text.partition("=")
+    return name, float(share or "nan")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m device",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    _device(commands.add_parser("init", help="make key and CSR"), _init)
+    adopt = _device(commands.add_parser("adopt", help="install the first certificate"), _adopt)
+    adopt.add_argument("--cert", type=Path, required=True, help="the certificate, PEM")
+    run = _device(commands.add_parser("run", help="run one device"), _run)
+    _broker(run)
+    run.add_argument("--report", metavar="TYPE", help="report lines of standard input, then end")
+    run.add_argument("--ledger", action="store_true", help="write DIR/ledger.jsonl")
+    _simulation(commands.add_parser("simulate", help="run many devices"))
+    return parser
+
+
+def _device(parser: argparse.ArgumentParser, work: Work) -> argparse.ArgumentParser:
+    parser.add_argument("--id", required=True, help="the device id")
+    parser.add_argument("--dir", type=Path, required=True, help="where keys and outbox are")
+    parser.set_defaults(work=work)
+    return parser
+
+
+def _broker(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="localhost")
+    parser.add_argument("--port", type=int, default=8883)
+    parser.add_argument("--ca", type=Path, required=True, help="who signed the broker, PEM")
+
+
+def _simulation(parser: argparse.ArgumentParser) -> None:
+    _broker(parser)
+    parser.add_argument("--count", type=int, required=True, help="how many devices")
+    parser.add_argument("--dir", type=Path, required=True, help="a directory for all of them")
+    parser.add_argument("--rate", type=float, default=1.0, help="events per second and device")
+    parser.add_argument("--seconds", type=float, default=0.0, help="how long; 0: until SIGTERM")
+    parser.add_argument("--prefix", default="sim", help="of the device ids")
+    parser.add_argument(
+        "--behave",
+        type=_share,
+        action="append",
+        default=[],
+        metavar="NAME=SHARE",
+        help=f"a share of the devices misbehaves: {', '.join(BEHAVIOURS)}",
+    )
+    parser.add_argument("--issuer-cert", type=Path, help="device CA, for devices without identity")
+    parser.add_argument("--issuer-key", type=Path, help="its key, PEM")
+    parser.add_argument("--valid-seconds", type=int, default=90 * 86_400)
+    parser.set_defaults(work=_simulate)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""The agent: keeps a session with the broker, reports, answers commands, changes certificates.
+
+    pick identity ─► connect ─► subscribe ─► health event ─► send outbox │ answer commands ─┐
+         ▲  refused, unreachable, lost: wait with jitter          installed: reconnect at once │
+         └────────────────────────────────────────────────────────────────────────────────────┘
+
+Rules of this file: nothing is said that is not durable first (except birth and will, which are
+hints); a command is acknowledged to the broker after its reply is durable; the certificate changes
+only after the reply to InstallCertificate reached the broker under the old one.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from device import payloads
+from device.changes import Changes
+from device.commands import Handlers
+from device.identities import Choice
+from device.link import Broker, Link, Lost, Message, Refused, Unreachable
+from device.observer import Observer
+from device.outbox import Number, Outbox, OutboxFull
+from device.payloads import CBOR, JSON, REFUSED, Command, Malformed, Reply
+from device.sender import Sender
+from device.settings import Settings
+from device.store import Identity, Store
+
+_log = logging.getLogger("fleetcert.device")
+
+
+class Agent:
+    """One device. `run` it, or use `running`; `report` at any time, before and during."""
+
+    handlers_type: type[Handlers] = Handlers
+
+    def __init__(
+        self,
+        device_id: str,
+        directory: Path,
+        host: str,
+        port: int,
+        ca_file: Path,
+        *,
+        settings: Settings | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """Open key store and outbox in `directory`, which begins a new boot."""
+        self.device_id = device_id
+        self.settings = settings or Settings()
+        self.ledger = observer or Observer()
+        self.store = Store(directory)
+        self.handlers = self.handlers_type(device_id, self.store)
+        self.outbox = Outbox(
+            directory / "outbox.sqlite",
+            items_max=self.settings.items_max,
+            durability=self.settings.durability,
+        )
+        self._broker = Broker(host, port, ca_file, self.settings.keep_alive_seconds)
+        self._encode = payloads.encoder(self.settings.content_type)
+        self._choice = Choice(self.store, self.settings.refusals_max)
+        self._sender: Sender | None = None
+        self._stopping = asyncio.Event()
+        self._changes = Changes()
+        self._installed: Number | None = None
+        self._failures = 0
+
+    # -- for the device's own code ------------------------------------------------------------
+
+    async def report(self, type: str, body: Any) -> Number:
+        """Keep an event durably, to be sent until recorded; return its (boot, sequence).
+
+        `type` is one topic level; `body` is any value that JSON or CBOR can hold. Raises OutboxFull
+        (see `room`), PayloadTooLong, and ValueError for a type that cannot be a topic level.
+        """
+        if not type or any(mark in type for mark in "/+#\0"):
+            raise ValueError(f"event type {type!r} is not one MQTT topic level")
+        number = self.outbox.put(
+            f"devices/{self.device_id}/events/{type}",
+            self.settings.content_type,
+            lambda boot, sequence: self._encode({"boot": boot, "sequence": sequence, "body": body}),
+        )
+        self._kept(number)
+        return number
+
+    async def room(self) -> None:
+        """Wait until `report` has room for an event."""
+        await self._changes.until(lambda: self.outbox.room() > 0)
+
+    async def drained(self) -> None:
+        """Wait until all that was reported is recorded."""
+        await self._changes.until(lambda: len(self.outbox) == 0)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Agent"]:
+        """Run in the background for the time of the block; what is kept then stays kept."""
+        task = asyncio.create_task(self.run())
+        try:
+            yield self
+        finally:
+            self.stop()
+            await task
+
+    def stop(self) -> None:
+        """End `run` soon, with a clean disconnect."""
+        self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Tell whether `stop` was called."""
+        return self._stopping.is_set()
+
+    async def run(self) -> None:
+        """Keep a session until `stop`. Raises NoIdentity when the store holds none."""
+        try:
+            while not self._stopping.is_set():
+                identity = self.pick_identity()
+                why = await self._one_session(identity)
+                if not self._stopping.is_set():
+                    self.ledger.on_disconnected(why)
+                    await self._pause()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the outbox; for those who never `run`."""
+        self.outbox.close()
+
+    # -- hooks: what other devices (device/misbehaviour.py) do otherwise ------------------------
+
+    def pick_identity(self) -> Identity:
+        """Return the identity of the next session."""
+        return self._choice.pick()
+
+    def health(self, identity: Identity) -> dict[str, Any]:
+        """Return the body of the health event that begins each session."""
+        return {"fingerprint": identity.fingerprint, "kept": len(self.outbox)}
+
+    async def in_session(self) -> None:
+        """Run beside each session; returning ends the session."""
+        await self._stopping.wait()
+
+    # -- one session ---------------------------------------------------------------------------
+
+    async def _one_session(self, identity: Identity) -> str:
+        will = json.dumps({"boot": self.outbox.boot, "status": "offline"}).encode()
+        try:
+            async with Link(self._broker, identity, self.device_id, will) as link:
+                await link.subscribe(f"devices/{self.device_id}/commands/+")
+                await link.subscribe(f"devices/{self.device_id}/recorded")
+                self._began(identity)
+                await self._serve(link)
+                return "the device ended the session"
+        except Refused as error:
+            self._choice.refused(identity)
+            self._failures += 1
+            return f"refused: {error}"
+        except Unreachable as error:
+            self._failures += 1
+            return f"unreachable: {error}"
+        except Lost as error:
+            self._failures += 1
+            return f"lost: {error}"
+        finally:
+            self._sender = None
+            self.handlers.identity = None
+
+    def _began(self, identity: Identity) -> None:
+        self._failures = 0
+        self._choice.worked(identity)
+        self.handlers.identity = identity
+        self.ledger.on_connected(identity.fingerprint)
+        _log.info("connected device=%s fingerprint=%s", self.device_id, identity.fingerprint)
+
+    async def _serve(self, link: Link) -> None:
+        birth = {"boot": self.outbox.boot, "status": "online"}
+        await link.publish(f"devices/{self.device_id}/status", json.dumps(birth).encode(), JSON)
+        await self._report_health()
+        sender = Sender(self.outbox, link, self.ledger, self._changes, self.settings.resend_seconds)
+        self._sender = sender
+        tasks = [
+            asyncio.create_task(work)
+            for work in (
+                sender.run(),
+                self._receive(link),
+                self._switch(sender),
+                self._stopping.wait(),
+                self.in_session(),
+            )
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _report_health(self) -> None:
+        identity = self.handlers.identity
+        assert identity is not None
+        with contextlib.suppress(OutboxFull):  # then older items prove the identity just as well
+            await self.report("health", self.health(identity))
+
+    async def _receive(self, link: Link) -> None:
+        async for message in link.messages():
+            try:
+                self._take(message)
+            except OutboxFull:
+                _log.error("no room for a reply; the command comes again with the next session")
+                continue
+            await link.acknowledge(message)
+
+    async def _switch(self, sender: Sender) -> None:
+        """Return when the reply to InstallCertificate is out and the new one is to be tried."""
+        await self._changes.until(lambda: self._installed is not None)
+        number = self._installed
+        assert number is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.settle_seconds):
+                await self._changes.until(lambda: sender.settled(number))
+        self._installed = None
+
+    async def _pause(self) -> None:
+        ceiling = self.settings.backoff_seconds * 2.0 ** min(self._failures, 16)
+        ceiling = min(ceiling, self.settings.backoff_max_seconds) if self._failures else 0.0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(random.SystemRandom().uniform(ceiling / 2, ceiling)):
+                await self._stopping.wait()
+
+    # -- what comes down -----------------------------------------------------------------------
+
+    def _take(self, message: Message) -> None:
+        level = message.topic.split("/")
+        if level[2:] == ["recorded"]:
+            self._take_recorded(message)
+        elif len(level) == 4 and level[2] == "commands":
+            self._take_command(message, level[3])
+        else:
+            _log.warning("message on an unexpected topic=%s", message.topic)
+
+    def _take_recorded(self, message: Message) -> None:
+        try:
+            recorded = payloads.recorded(message.payload, message.content_type)
+        except Malformed as error:
+            _log.warning("malformed recorded message error=%s", error)
+            return
+        for number in self.outbox.recorded(recorded.numbers):
+            if recorded.refused is None:
+                self.ledger.on_recorded(*number)
+            else:
+                _log.warning("item refused number=%s reason=%s", number, recorded.refused)
+                self.ledger.on_refused(*number, recorded.refused)
+        if self._sender is not None:
+            self._sender.recorded(list(recorded.numbers))
+        self._changes.tell()
+
+    def _take_command(self, message: Message, command_id: str) -> None:
+        try:
+            command = payloads.command(message.payload, message.content_type, command_id)
+        except Malformed as error:
+            self._reply(command_id, Reply(REFUSED, str(error)))
+            return
+        number = self._reply(command_id, self.answer(command))
+        if self.handlers.switch_to is not None:
+            self.store.propose(self.handlers.switch_to)
+            self.handlers.switch_to = None
+            self._choice.start_over()
+            self._installed = number
+            self._changes.tell()
+
+    def answer(self, command: Command) -> Reply:
+        """Return the reply to a command, its effects durable."""
+        return self.handlers.answer(command)
+
+    def _reply(self, command_id: str, reply: Reply) -> Number:
+        content_type = CBOR if reply.extra else self.settings.content_type
+        encode = payloads.encoder(content_type)
+        said = {"outcome": reply.outcome, "detail": reply.detail, **reply.extra}
+        number = self.outbox.put(
+            f"devices/{self.device_id}/replies/{command_id}",
+            content_type,
+            lambda boot, sequence: encode({"boot": boot, "sequence": sequence, **said}),
+            reply=True,
+        )
+        _log.info("replied command=%s outcome=%s", command_id, reply.outcome)
+        self._kept(number)
+        return number
+
+    def _kept(self, number: Number) -> None:
+        self.ledger.on_kept(*number)
+        if self._sender is not None:
+            self._sender.wake()

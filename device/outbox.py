@@ -1,0 +1,155 @@
+"""The durable outbox: what the device said, kept until it is *recorded*.
+
+Rules of this file: a number (boot, sequence) is given in the same transaction that keeps the
+item, so that a number never means two things; an item leaves only when it is recorded or refused
+for good. SQLite in WAL mode; with `Durability.POWER` every commit reaches the disk.
+"""
+
+import enum
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from device import faults
+
+ITEMS_MAX = 10_000
+"""How many items are kept before `put` refuses."""
+
+REPLIES_RESERVED = 64
+"""How many of these places only replies may take: a full outbox still answers commands."""
+
+PAYLOAD_BYTES_MAX = 262_144
+"""The longest payload of an item."""
+
+BEGINNING = (0, 0)
+"""Before every number: boots and sequences count from 1."""
+
+Number = tuple[int, int]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS boots (boot INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS items (
+    boot INTEGER NOT NULL, sequence INTEGER NOT NULL, topic TEXT NOT NULL,
+    content_type TEXT NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (boot, sequence)
+) WITHOUT ROWID;
+"""
+
+
+class OutboxFull(RuntimeError):
+    """The outbox holds `items_max` items: wait until the bridge records some, or report less."""
+
+
+class PayloadTooLong(ValueError):
+    """The payload exceeds PAYLOAD_BYTES_MAX: send less in one report."""
+
+
+class Durability(enum.Enum):
+    """What a commit survives: a power cut, or only the end of the process (simulators)."""
+
+    POWER = "FULL"
+    PROCESS = "OFF"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to say, with the number that makes it recognisable when it is said twice."""
+
+    number: Number
+    topic: str
+    content_type: str
+    payload: bytes
+
+
+class Outbox:
+    """The outbox in one file; opening it starts a new boot."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        items_max: int = ITEMS_MAX,
+        durability: Durability = Durability.POWER,
+    ) -> None:
+        """Open or make the file, and count the boot."""
+        if items_max <= REPLIES_RESERVED:
+            raise ValueError(f"items_max must exceed the {REPLIES_RESERVED} reserved for replies")
+        self.items_max = items_max
+        self._database = sqlite3.connect(path, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute(f"PRAGMA synchronous = {durability.value}")
+        self._database.executescript(_SCHEMA)
+        self.boot = self._next_boot()
+        self._sequence = 0
+        self._count = int(self._database.execute("SELECT count(*) FROM items").fetchone()[0])
+
+    def __len__(self) -> int:
+        """Return how many items wait to be recorded."""
+        return self._count
+
+    def room(self) -> int:
+        """Return how many more events `put` will take."""
+        return max(0, self.items_max - REPLIES_RESERVED - self._count)
+
+    def put(
+        self,
+        topic: str,
+        content_type: str,
+        payload: Callable[[int, int], bytes],
+        *,
+        reply: bool = False,
+    ) -> Number:
+        """Keep an item durably and return its number; `payload` is called with the number.
+
+        Raises OutboxFull and PayloadTooLong; nothing is kept and no number is used then.
+        """
+        if self._count >= self.items_max - (0 if reply else REPLIES_RESERVED):
+            raise OutboxFull(f"{self._count} items wait to be recorded")
+        number = (self.boot, self._sequence + 1)
+        data = payload(*number)
+        if len(data) > PAYLOAD_BYTES_MAX:
+            raise PayloadTooLong(f"{len(data)} bytes, the limit is {PAYLOAD_BYTES_MAX}")
+        with faults.around("outbox:item"):
+            self._database.execute(
+                "INSERT INTO items VALUES (?, ?, ?, ?, ?)", (*number, topic, content_type, data)
+            )
+            self._sequence += 1
+            self._count += 1
+        return number
+
+    def after(self, number: Number, limit: int) -> list[Item]:
+        """Return the first `limit` items behind a number, in the order they were kept."""
+        rows = self._database.execute(
+            "SELECT boot, sequence, topic, content_type, payload FROM items"
+            " WHERE (boot, sequence) > (?, ?) ORDER BY boot, sequence LIMIT ?",
+            (*number, limit),
+        )
+        return [Item((boot, sequence), *rest) for boot, sequence, *rest in rows]
+
+    def recorded(self, numbers: Iterable[Number]) -> list[Number]:
+        """Let go of these items; return the ones that were still kept."""
+        gone: list[Number] = []
+        with faults.around("outbox:recorded"):
+            self._database.execute("BEGIN IMMEDIATE")
+            for number in numbers:
+                found = self._database.execute(
+                    "DELETE FROM items WHERE boot = ? AND sequence = ?", number
+                )
+                gone.extend([number] if found.rowcount else [])
+            self._database.execute("COMMIT")
+            self._count -= len(gone)
+        return gone
+
+    def close(self) -> None:
+        """Close the file; everything kept stays kept."""
+        self._database.close()
+
+    def _next_boot(self) -> int:
+        with faults.around("outbox:boot"):
+            self._database.execute("BEGIN IMMEDIATE")
+            last = self._database.execute("SELECT coalesce(max(boot), 0) FROM boots").fetchone()[0]
+            boot = int(last) + 1
+            self._database.execute("INSERT INTO boots VALUES (?)", (boot,))
+            self._database.execute("DELETE FROM boots WHERE boot < ?", (boot,))
+            self._database.execute("COMMIT")
+        return boot
