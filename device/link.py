@@ -1,9 +1,10 @@
 """One MQTT 5 connection over TLS with a client certificate: the only module that knows aiomqtt.
 
 Rules of this file: one `Link` per connection, never re-used, because the identity may change
-between two. aiomqtt is pinned to 3.0.0a1; four of its private methods are replaced, for reasons
-read in its source: it connects with a blocking IPv4 socket; a reset while reading ends its loop
-without telling the waiting callers; a failing close does the same; and each client fills a
+between two. aiomqtt is pinned to 3.0.0a1; some of its private methods are replaced, for reasons
+read in its source: it connects with a blocking IPv4 socket, on which asyncio does not set
+TCP_NODELAY; a reset while reading ends its loop without telling the waiting callers; a failing
+close does the same; a write to a lost TLS connection is no ConnectError; each client fills a
 buffer of 16 MiB. The contract is covered by tests/device/test_agent_over_mqtt.py.
 """
 
@@ -221,6 +222,12 @@ class _Client(Client):
         self._send_semaphore = asyncio.BoundedSemaphore(packet.receive_max)
         self._connected.set_result(packet)
         self._disconnected = asyncio.Future()
+
+    async def _send(self, packet: Packet) -> None:
+        # In Python 3.11 a TLS transport whose connection is lost raises AttributeError on write.
+        if not hasattr(self, "_writer") or self._writer.transport.is_closing():
+            raise ConnectError(self._endpoint)
+        await super()._send(packet)
 
     async def _receive(self) -> Packet:
         try:

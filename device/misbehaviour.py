@@ -18,7 +18,8 @@ from device.payloads import DONE, REFUSED, Command, Reply
 from device.store import Identity
 
 OFFLINE_AFTER_SECONDS = 5.0
-FLAP_SECONDS = (0.5, 2.0)
+RETURN_SECONDS = 8.0
+FLAP_SECONDS = (0.1, 0.4)
 ERROR_SHARE = 0.5
 DEATH = "store:after-identity"
 
@@ -132,6 +133,12 @@ class UsesOldCertificate(SimulatedAgent):
     """Comes back under its old certificate after the rotation: certificate-retired."""
 
     handlers_type = _KeepsOld
+
+    async def in_session(self) -> None:
+        """End each session after RETURN_SECONDS, to come back under the old certificate."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETURN_SECONDS):
+                await super().in_session()
 
     def pick_identity(self) -> Identity:
         """Return the newest identity for its proof of use, and the oldest at every other time."""

@@ -202,13 +202,13 @@ def _tell(
     offset: int,
     seconds: float,
 ) -> None:
-    refused = isinstance(answer, SigningRefused | ledger.Unfit)
+    reason = answer.reason if isinstance(answer, SigningRefused | ledger.Unfit) else Reason.NONE
     log.info(
         "issuer.answered",
         device_id=record.device_id,
         request_id=record.request_id,
         answer=type(answer).__name__,
-        reason=str(answer.reason) if refused else Reason.NONE.value,
+        reason=str(reason),
         offset=offset,
         seconds=round(seconds, 6),
     )

@@ -7,7 +7,7 @@ and the SAN rule. A refusal is a Verdict, never an exception.
 """
 
 import datetime
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -59,7 +59,7 @@ def validate_device(
         return Verdict(Reason.MALFORMED, str(error), "")
     named = facts.device_id(leaf.subject, leaf.extensions)
     usable = [one for one in anchors if _covers(one, now)]
-    checks = (
+    checks: tuple[Callable[[], Objection], ...] = (
         lambda: _key(leaf),
         lambda: _time(leaf, now, grace),
         lambda: _path(leaf, usable, min(now, leaf.not_valid_after_utc)),

@@ -9,6 +9,9 @@ import sys
 
 from schemas import codec
 
+IDS_MAX = 1_000
+"""Ids of one family. The id of a record that is gone stays taken: its history remains."""
+
 
 def main() -> int:
     """Write what changed; print each file written."""
@@ -17,8 +20,9 @@ def main() -> int:
     for family, kinds in codec.roots().items():
         folder = codec.AVRO / family
         folder.mkdir(parents=True, exist_ok=True)
-        taken = [one for kind in kinds for one in catalogue.get(kind.__name__, [])]
-        following = max(taken, default=codec._ID_FIRST[family] - 1) + 1
+        first = codec._ID_FIRST[family]
+        taken = [one for ids in catalogue.values() for one in ids if 0 <= one - first < IDS_MAX]
+        following = max(taken, default=first - 1) + 1
         for kind in kinds:
             text = json.dumps(codec.avsc(kind), indent=2) + "\n"
             file = folder / f"{kind.__name__}.avsc"

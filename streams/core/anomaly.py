@@ -13,8 +13,10 @@ from schemas.reasons import Reason
 from schemas.states import DeviceRow, Past, Policy, Watch, Window
 from streams.core.machine import Turn
 
-ERRORS_MIN = 5
+MESSAGES_MIN = 5
 """Messages that a window needs before its error rate says anything."""
+ERRORS_MIN = 2
+"""One error is no rate."""
 ERROR_RATE_MAX = 0.05
 OPENS_MAX = 5
 GAPS_MAX = 0
@@ -42,7 +44,7 @@ class Rule:
 
 
 def _error_rate(window: Window, _past: Past) -> tuple[float, float]:
-    if window.messages < ERRORS_MIN:
+    if window.messages < MESSAGES_MIN or window.errors < ERRORS_MIN:
         return 0.0, ERROR_RATE_MAX
     return window.errors / window.messages, ERROR_RATE_MAX
 

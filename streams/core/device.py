@@ -112,7 +112,7 @@ def _said(
     """Answer what a device said over its session."""
     evidence = event.evidence
     numbering = None if isinstance(event, events.SessionOpened) else event.numbering
-    if not isinstance(event, events.SessionOpened) and presence.is_repeat(row, evidence, numbering):
+    if presence.is_repeat(row, evidence, numbering):
         return row
     known = certificate.find(row, evidence.certificate_sha256)
     if known is None or known.status == certificate.RETIRED:

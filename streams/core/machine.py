@@ -12,17 +12,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from schemas.decisions import DeadLetter, Decision, DecisionName, Severity
-from schemas.envelope import Position
+from schemas.envelope import Position, is_device_id
 from schemas.events import ClockTicked, CoreVersionActivated, PolicyActivated
 from schemas.reasons import Reason
 from schemas.states import PartitionRow, Policy, Totals
 from schemas.topics import DEAD_LETTERS, DECISIONS
+from streams.core import policy
 from streams.core.deadlines import Deadlines
 
 DUE_PER_TICK_MAX = 100
 """Rows that one tick may wake; the rest stay due for the next tick."""
 OUTPUTS_MAX = 1_000
 """Outputs of one record."""
+OUTPUTS_PER_ROW_MAX = 100
+"""Outputs that waking one row may need: a tick wakes no more rows than surely fit."""
 TICK_OFF_MAX_MS = 5_000
 """How far a tick may lie off its record's broker time."""
 SET_ASIDE_MAX = 1_000
@@ -199,6 +202,8 @@ def _apply(
     event = entry.event
     if isinstance(event, ClockTicked):
         _tick(machine, partition, folded, turn, entry)
+    elif isinstance(event, PolicyActivated) and policy.objection(event.policy):
+        _dead_letter(turn, entry, Reason.MALFORMED, policy.objection(event.policy))
     elif isinstance(event, CoreVersionActivated | PolicyActivated):
         if event.number > partition.row.broadcast_number:
             change: dict[str, Any] = (
@@ -209,7 +214,7 @@ def _apply(
             partition.row = replace(partition.row, broadcast_number=event.number, **change)
     else:
         key = entry.key
-        if event.device_id.encode() != key:
+        if event.device_id.encode() != key or not is_device_id(event.device_id):
             _dead_letter(turn, entry, Reason.MALFORMED, "the key is not the device id")
             return
         before = folded.rows.get(key) or partition.read(key)
@@ -236,9 +241,17 @@ def _tick(
         return
     now = max(tick.at, partition.row.now)
     turn.now, turn.random = now, tick.random
-    changes, woken = [], partition.deadlines.due(now, DUE_PER_TICK_MAX)
+    changes: list[tuple[bytes, R, R]] = []
+    woken: list[bytes] = []
     try:
-        for key in woken:
+        while len(woken) < DUE_PER_TICK_MAX and len(turn.outputs) <= (
+            OUTPUTS_MAX - OUTPUTS_PER_ROW_MAX
+        ):
+            taken = partition.deadlines.due(now, 1)
+            if not taken:
+                break
+            key = taken[0]
+            woken.append(key)
             before = folded.rows.get(key) or partition.read(key)
             if before is not None:
                 changes.append((key, before, machine.due(turn, before)))

@@ -12,6 +12,9 @@ from schemas.events import SessionClosed, SessionOpened
 from schemas.states import DeviceRow, Window
 from streams.core.machine import Turn
 
+GAP_MAX = 1_000_000
+"""What one jump of a sequence counts at most: a device names its numbers, a row holds 64 bits."""
+
 
 def opened(turn: Turn, row: DeviceRow, event: SessionOpened) -> DeviceRow:
     """A door let the device in."""
@@ -60,7 +63,7 @@ def numbered(
     if numbering is None:
         return replace(row, session_counter=counter)
     expected = row.sequence + 1 if numbering.boot == row.boot else 1
-    missing = max(0, numbering.sequence - expected) if row.boot else 0
+    missing = min(GAP_MAX, max(0, numbering.sequence - expected)) if row.boot else 0
     window = row.window
     if missing:
         window = _window(turn, row)
@@ -102,4 +105,5 @@ def _window(turn: Turn, row: DeviceRow) -> Window:
 def _host(address: str) -> str:
     """Return the address without its port, where the door gives one."""
     host, separator, port = address.rpartition(":")
-    return host if separator and port.isdigit() and "." in host else address
+    whole = "." in host or host.endswith("]")  # a bare IPv6 address has no port
+    return host if separator and port.isdigit() and whole else address
