@@ -125,11 +125,12 @@ async def _live(layout: Layout, directory: Path, console: Console) -> dict[str, 
     )
     living = asyncio.create_task(simulator.run())
     await _watch(client, members, simulator, console)
+    ended_at = time.time_ns() // 1_000_000
     simulator.stop()
     await living
     crl = layout.pki_dir / "device-ca" / "device.crl"
     evidence = await asyncio.to_thread(
-        proofs.gather, client, layout.bootstrap, crl, plan.directory / "ledger.jsonl"
+        proofs.gather, client, layout.bootstrap, crl, plan.directory / "ledger.jsonl", ended_at
     )
     return _judge(evidence, members, console)
 
@@ -155,7 +156,7 @@ async def _watch(
 
 
 def _alerted(client: Fleet, members: list[demo.Member]) -> bool:
-    evidence = proofs.Evidence({}, {}, client.decisions(), [], set())
+    evidence = proofs.Evidence({}, {}, client.decisions(), [], set(), ended_at=sys.maxsize)
     return not proofs.missing(evidence, members)
 
 

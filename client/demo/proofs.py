@@ -50,14 +50,15 @@ class Evidence:
     decisions: list[Decision]
     verdicts: list[replay.Verdict]
     serials: set[str]
+    ended_at: int
     recorded: set[tuple[str, int, int]] = field(default_factory=set)
 
     def alerts(self) -> set[tuple[str, str]]:
-        """Return (device id, reason) of every alert that was raised."""
+        """Return (device id, reason) of every alert raised while the fleet was alive."""
         return {
             (one.subject.removeprefix("device:"), one.reason)
             for one in self.decisions
-            if one.name == DecisionName.ALERT_RAISED
+            if one.name == DecisionName.ALERT_RAISED and one.decided_at <= self.ended_at
         }
 
     def failures(self) -> set[tuple[str, str]]:
@@ -69,8 +70,8 @@ class Evidence:
         }
 
 
-def gather(fleet: Fleet, bootstrap: str, crl: Path, ledger: Path) -> Evidence:
-    """Read everything once."""
+def gather(fleet: Fleet, bootstrap: str, crl: Path, ledger: Path, ended_at: int) -> Evidence:
+    """Read everything once; `ended_at` is when the fleet was told to stop."""
     by_device: dict[str, list[Found]] = defaultdict(list)
     for found in fleet.read(DEVICE_EVENTS):
         if isinstance(found.record, events.Keyed):
@@ -79,6 +80,7 @@ def gather(fleet: Fleet, bootstrap: str, crl: Path, ledger: Path) -> Evidence:
     partitions = fleet.partitions(DEVICE_EVENTS)
     verdicts = [replay.verify(bootstrap, number) for number in partitions]
     evidence = Evidence(
+        ended_at=ended_at,
         rows=fleet.devices(),
         events=by_device,
         decisions=decisions,

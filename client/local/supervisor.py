@@ -1,7 +1,8 @@
 """The supervisor of the local stack: starts in order, restarts with back-off, drains in reverse.
 
 One supervisor per data directory (a lock). Its children die with it. What it knows stands in
-`status.json`, replaced whole at every change: name, state, pid, restarts, since.
+`status.json`, replaced whole at every change: whether all have started, and of each process
+name, state, pid, restarts and since.
 """
 
 import asyncio
@@ -131,6 +132,7 @@ class Supervisor:
     def __init__(self, layout: Layout, on_change: Callable[[Child], None]) -> None:
         self._layout, self._on_change = layout, on_change
         self.children: list[Child] = []
+        self._ready = False
 
     async def run(self, started: asyncio.Event, stopping: asyncio.Event) -> None:
         """Run until `stopping`. Raises LocalError where it cannot start."""
@@ -145,8 +147,11 @@ class Supervisor:
                     tasks.append(await self._begin(process, stopping))
                     if stopping.is_set():
                         break
+                self._ready = not stopping.is_set()
+                self._write()
                 started.set()
                 await stopping.wait()
+                self._ready = False
             finally:
                 await self._drain(tasks)
         finally:
@@ -174,9 +179,16 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _changed(self, child: Child) -> None:
-        status = {"pid": os.getpid(), "processes": [one.describe() for one in self.children]}
-        files.write(self._layout.status_file, json.dumps(status, indent=2).encode())
+        self._write()
         self._on_change(child)
+
+    def _write(self) -> None:
+        status = {
+            "pid": os.getpid(),
+            "ready": self._ready,
+            "processes": [one.describe() for one in self.children],
+        }
+        files.write(self._layout.status_file, json.dumps(status, indent=2).encode())
 
 
 def status(layout: Layout) -> dict[str, object]:

@@ -1,0 +1,124 @@
+"""A whole local stack for tests, started, watched and stopped through the command line."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from client.fleet import Fleet
+from client.local import supervisor
+from client.local.layout import Layout
+from pki import authority
+from tests.helpers.ports import free_ports
+from tests.helpers.wait import until
+
+START_SECONDS = 90.0
+STOP_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """A stack that runs, and ways to look at it and to hurt it."""
+
+    layout: Layout
+
+    @property
+    def fleet(self) -> Fleet:
+        """A client of this stack."""
+        return Fleet(self.layout.bootstrap, actor="tests")
+
+    @property
+    def authorities(self) -> authority.Authority:
+        """The authorities of this stack."""
+        return authority.load(self.layout.pki_dir)
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        """What the supervisor says of each process, by name."""
+        found: Any = supervisor.status(self.layout).get("processes", [])
+        return {one["name"]: one for one in found}
+
+    def all_run(self) -> bool:
+        """Tell whether the whole stack has started and every process is ready."""
+        if not supervisor.status(self.layout).get("ready"):
+            return False
+        states = [one["state"] for one in self.processes().values()]
+        return bool(states) and set(states) == {supervisor.RUNNING}
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to one process."""
+        pid = self.processes()[name]["pid"]
+        if pid:
+            os.kill(pid, number)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `fleetcert` against this stack."""
+        return subprocess.run(
+            [sys.executable, "-m", "client.cli", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env=os.environ
+            | {
+                "FLEETCERT_BOOTSTRAP": self.layout.bootstrap,
+                "FLEETCERT_DATA_DIR": str(self.layout.data_dir),
+                "COLUMNS": "160",
+            },
+        )
+
+    def json(self, *arguments: str) -> list[Any]:
+        """Run `fleetcert` and return the JSON documents it prints."""
+        done = self.command(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@contextlib.contextmanager
+def running_stack(directory: Path, partitions: int = 2) -> Iterator[RunningStack]:
+    """Start a stack on free ports; stop it at the end and see that it ended well."""
+    ports = free_ports(5)
+    layout = Layout(
+        data_dir=directory,
+        kafka_port=ports[0],
+        controller_port=ports[1],
+        device_port=ports[2],
+        service_port=ports[3],
+        metrics_port=21_000,
+        partitions=partitions,
+    )
+    log = (directory / "supervisor.log").open("ab")
+    running = subprocess.Popen(_command(layout), stdout=log, stderr=log)
+    stack = RunningStack(layout)
+    try:
+        until(
+            lambda: stack.all_run() or running.poll() is not None,
+            within=START_SECONDS,
+            describe="the stack is up",
+        )
+        assert running.poll() is None, (directory / "supervisor.log").read_text()
+        yield stack
+    finally:
+        running.send_signal(signal.SIGTERM)
+        code = running.wait(STOP_SECONDS)
+        log.close()
+    assert code == 0, (directory / "supervisor.log").read_text()
+
+
+def _command(layout: Layout) -> list[str]:
+    options = {
+        "--data-dir": layout.data_dir,
+        "--kafka-port": layout.kafka_port,
+        "--controller-port": layout.controller_port,
+        "--device-port": layout.device_port,
+        "--service-port": layout.service_port,
+        "--metrics-port": layout.metrics_port,
+        "--partitions": layout.partitions,
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    return [sys.executable, "-m", "client.cli", "up", *words]
