@@ -82,6 +82,7 @@ class RunningStack:
 @contextlib.contextmanager
 def running_stack(directory: Path, partitions: int = 2) -> Iterator[RunningStack]:
     """Start a stack on free ports; stop it at the end and see that it ended well."""
+    directory.mkdir(parents=True, exist_ok=True)
     ports = free_ports(5)
     layout = Layout(
         data_dir=directory,

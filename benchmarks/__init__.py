@@ -1,0 +1,1 @@
+"""Benchmarks: ratios and rates, never asserted in tests."""

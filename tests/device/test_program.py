@@ -1,0 +1,92 @@
+"""The program `python -m device`, from a new directory to recorded reports."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from device import provision
+from device.provision import DeviceCa
+from device.simulator import Plan, Simulator
+from device.store import Store
+from pki.requests import examine
+from tests.device.authorities import ADDRESS
+from tests.device.conftest import Bridge, Broker
+from tests.helpers.wait import until_async
+
+
+def program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end."""
+    command = [sys.executable, "-m", "device", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_help_has_examples() -> None:
+    """`--help` shows whole command lines."""
+    assert "python -m device simulate --count" in program("--help").stdout
+
+
+def test_errors_are_one_line_and_status_1(tmp_path: Path) -> None:
+    """An id that cannot name a device is refused without a traceback."""
+    ended = program("init", "--id", "no/id", "--dir", tmp_path / "x")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: device id")
+
+
+async def test_from_init_to_recorded_reports(
+    tmp_path: Path, ca: DeviceCa, broker: Broker, bridge: Bridge
+) -> None:
+    """`init`, an issued certificate, `adopt`, `run`: a line of input is recorded; SIGTERM ends."""
+    folder = tmp_path / "lamp"
+    assert program("init", "--id", "lamp", "--dir", folder).returncode == 0
+    csr = x509.load_pem_x509_csr((folder / "device.csr").read_bytes())
+    certificate = provision.issue(ca, "lamp", csr.public_key(), 3600)
+    pem = tmp_path / "lamp.pem"
+    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    assert program("adopt", "--id", "lamp", "--dir", folder, "--cert", pem).returncode == 0
+
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "device", "run", "--id", "lamp", "--dir", str(folder)],
+        *["--host", ADDRESS, "--port", str(broker.port), "--ca", str(broker.ca_file)],
+        *["--report", "temperature"],
+        stdin=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(b'{"celsius": 21.5}\n')
+    (heard,) = await until_async(lambda: bridge.heard("/events/temperature"))
+    assert heard["body"] == {"celsius": 21.5}
+    process.send_signal(signal.SIGTERM)
+    process.stdin.close()
+    assert await asyncio.wait_for(process.wait(), 10) == 0
+
+
+async def test_a_simulated_device_dies_in_rotation_and_ends_it(
+    tmp_path: Path, ca: DeviceCa, broker: Broker, bridge: Bridge
+) -> None:
+    """`dies-installing` loses power in InstallCertificate, restarts, and installs it after all."""
+    plan = Plan(
+        tmp_path / "fleet", ADDRESS, broker.port, broker.ca_file, 1,
+        rate=10, shares={"dies-installing": 1.0}, ca=ca,
+    )  # fmt: skip
+    simulator = Simulator(plan)
+    (device_id,) = simulator.behaviours
+    running = asyncio.create_task(simulator.run())
+    await until_async(lambda: bridge.heard("/events/health"))
+    await bridge.command(device_id, "c-1", "RotateCertificate", nonce=b"n")
+    (request,) = await until_async(lambda: bridge.heard("/replies/c-1"))
+    csr = x509.load_der_x509_csr(examine(request["signing_request"], None).csr)
+    new = provision.issue(ca, device_id, csr.public_key(), 3600)
+    der = new.public_bytes(serialization.Encoding.DER)
+    await bridge.command(device_id, "c-2", "InstallCertificate", certificate=der)
+    await until_async(lambda: bridge.heard("/replies/c-2"), within=15)
+    newest = Store(plan.directory / device_id).identities()[0].fingerprint
+    await until_async(
+        lambda: [one for one in bridge.heard("/health") if one["body"]["fingerprint"] == newest]
+    )
+    assert simulator.ledger.counts["died"] == 1
+    simulator.stop()
+    await running
