@@ -36,7 +36,7 @@ from device.store import Identity
 CONNECT_SECONDS_MAX = 20.0
 PUBACK_SECONDS_MAX = 30.0
 CLOSE_SECONDS_MAX = 2.0
-BUFFER_BYTES = 1_048_576
+BUFFER_BYTES = 262_144
 RECEIVE_MAX = 16
 
 _log = logging.getLogger("fleetcert.device.link")

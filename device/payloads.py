@@ -23,7 +23,7 @@ CBOR = "application/cbor"
 JSON = "application/json"
 CONTENT_TYPES = (CBOR, JSON)
 
-BYTES_MAX = 262_144
+BYTES_MAX = 131_072
 """The longest payload that a device reads."""
 
 DONE, FAILED, REFUSED = "done", "failed", "refused"

@@ -7,6 +7,8 @@ that evolution can be judged against all of them.
 import json
 import sys
 
+from fastavro.schema import to_parsing_canonical_form
+
 from schemas import codec
 
 IDS_MAX = 1_000
@@ -26,7 +28,8 @@ def main() -> int:
         for kind in kinds:
             text = json.dumps(codec.avsc(kind), indent=2) + "\n"
             file = folder / f"{kind.__name__}.avsc"
-            if file.exists() and file.read_text() == text and kind.__name__ in catalogue:
+            if file.exists() and kind.__name__ in catalogue and _same_form(file.read_text(), text):
+                file.write_text(text)
                 continue
             versions = catalogue.setdefault(kind.__name__, [])
             if file.exists() and versions:
@@ -37,6 +40,12 @@ def main() -> int:
             sys.stdout.write(f"{file.relative_to(codec.AVRO.parent.parent)} id {versions[-1]}\n")
     path.write_text(json.dumps(catalogue, indent=2, sort_keys=True) + "\n")
     return 0
+
+
+def _same_form(one: str, other: str) -> bool:
+    """Tell whether two schemas differ in their documentation at most (Avro's canonical form)."""
+    forms = [to_parsing_canonical_form(json.loads(text)) for text in (one, other)]
+    return bool(forms[0] == forms[1])
 
 
 if __name__ == "__main__":

@@ -131,21 +131,29 @@ class MqttBridge:
             attempt = await self._back_off(attempt)
 
     async def _pump(self, session: Session) -> None:
-        acknowledging = asyncio.create_task(self._acknowledge(session))
+        """Read and acknowledge until one of both ends; then the session is over."""
+        tasks = [
+            asyncio.create_task(self._read(session)),
+            asyncio.create_task(self._acknowledge(session)),
+            asyncio.create_task(session.client.disconnected()),
+        ]
         try:
-            count = 0
-            async for packet in session.client.messages():
-                if not isinstance(packet, aiomqtt.PublishPacket):
-                    continue
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _read(self, session: Session) -> None:
+        count = 0
+        async for packet in session.client.messages():
+            if isinstance(packet, aiomqtt.PublishPacket):
                 self._take(session, packet)
                 count += 1
                 if count % YIELD_EVERY == 0:
                     await asyncio.sleep(0)
-                if acknowledging.done():
-                    acknowledging.result()
-        finally:
-            acknowledging.cancel()
-            await asyncio.gather(acknowledging, return_exceptions=True)
 
     def _take(self, session: Session, packet: aiomqtt.PublishPacket) -> None:
         received = Received(

@@ -90,19 +90,24 @@ _NO_WATCH = Watch("", 0, 0, 0)
 
 
 def close_window(turn: Turn, row: DeviceRow) -> DeviceRow:
-    """Judge the window if its time is over, and fold it into the device's past."""
+    """Judge the window if its time is over, and fold it into the device's past.
+
+    A window under suspicion teaches nothing, or the first breach would excuse the second; once
+    the alert is raised, the past learns again, and a new normal clears it.
+    """
     window = row.window
     if not window.started_at or turn.now < window.started_at + turn.policy.window_ms:
         return row
     watches = {watch.rule: watch for watch in row.watches}
+    suspected = False
     for rule in RULES:
         figure, limit = rule.measure(window, row.past)
         before = watches.get(rule.reason.value, _NO_WATCH)
         after = _closed(turn, row.device_id, rule, before, figure, limit)
+        suspected |= bool(after.breaches) and not before.raised_at
         _set(watches, rule.reason.value, after)
-    return replace(
-        row, window=Window(), past=_with(row.past, window), watches=tuple(watches.values())
-    )
+    past = row.past if suspected else _with(row.past, window)
+    return replace(row, window=Window(), past=past, watches=tuple(watches.values()))
 
 
 def at_once(turn: Turn, row: DeviceRow) -> DeviceRow:

@@ -1,0 +1,158 @@
+"""The laws of the machine, over random histories: repeat, replay, split, total."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas import codec, events
+from schemas.envelope import BROADCAST_KEY, Evidence, Numbering
+from schemas.states import DeviceRow, PartitionRow, Policy, Totals
+from streams.core import certificate, device
+from streams.core.deadlines import Deadlines
+from streams.core.machine import Entry, Output, Partition, fold
+from tests.helpers.folding import START, facts, fingerprint
+
+DEVICES = ("a", "b")
+POLICY = Policy(
+    stagger_ms=5_000, answer_within_ms=20_000, grace_ms=5_000, window_ms=10_000, attempts_max=2
+)
+
+small = st.integers(0, 3)
+names = st.sampled_from(DEVICES)
+numbers = st.one_of(st.none(), st.builds(Numbering, st.integers(1, 2), st.integers(1, 30)))
+evidences = st.builds(
+    Evidence,
+    st.integers(1, 4).map(fingerprint),
+    st.sampled_from(["10.0.0.1", "10.0.0.2"]),
+    st.sampled_from(["s1", "s2"]),
+    st.integers(1, 40),
+    st.just("mqtt"),
+    st.just(START),
+)
+command_ids = st.integers(0, 60).flatmap(
+    lambda offset: st.sampled_from(
+        [f"{kind}-0-{offset}-{index}" for kind in ("rotate", "sign", "install") for index in (1, 2)]
+    )
+)
+keyed = st.one_of(
+    st.builds(
+        events.DeviceRegistered,
+        names,
+        st.just("pump"),
+        st.just(("mqtt",)),
+        st.builds(facts, st.integers(1, 2), st.sampled_from([20.0, 90.0])),
+        st.just("tests"),
+    ),
+    st.builds(events.SessionOpened, names, evidences),
+    st.builds(events.SessionClosed, names, evidences, small),
+    st.builds(
+        events.SessionRefused, names, evidences, st.sampled_from(["certificate-retired", "?"]),
+        st.just(""),
+    ),
+    st.builds(
+        events.DeviceReported, names, evidences, numbers, st.sampled_from(["error", "reading"]),
+        st.just(""), st.binary(max_size=4),
+    ),
+    st.builds(
+        events.CommandAnswered, names, evidences, numbers, command_ids,
+        st.sampled_from(["done", "failed", "refused", "accepted"]), st.just(""),
+    ),
+    st.builds(
+        events.SigningRequested, names, evidences, numbers, command_ids, st.just(b"n"),
+        st.just(b"c"), st.just(b"c"), names, st.just("P-256"), st.integers(100, 110).map(
+            lambda one: bytes([one]) * 32
+        ), st.booleans(), st.booleans(), st.booleans(), st.just("tests"),
+    ),
+    st.builds(events.RotationOrdered, names, st.just("order"), st.just("tests")),
+    st.builds(
+        events.CertificateIssued, names, command_ids, st.builds(facts, st.integers(1, 5))
+    ),
+    st.builds(events.SigningRefused, names, command_ids, st.just("weak-key"), st.just("")),
+    st.builds(
+        events.CertificateRevoked, names, st.integers(1, 4).map(fingerprint), st.just("1"),
+        st.integers(1, 9),
+    ),
+)  # fmt: skip
+ticks = st.integers(0, 40_000)
+histories = st.lists(st.one_of(keyed, ticks), max_size=60)
+
+
+def entries(history: Sequence[Any]) -> list[Entry]:
+    """Return the history as entries; a number lets that many milliseconds pass."""
+    made, now = [], START
+    for offset, one in enumerate(history):
+        if isinstance(one, int):
+            now += one
+            tick = events.ClockTicked(now, now, b"r" * 32)
+            made.append(Entry(offset, now, BROADCAST_KEY, b"", tick))
+        else:
+            made.append(Entry(offset, now, one.device_id.encode(), b"", one))
+    return made
+
+
+def folded(
+    parts: Sequence[Sequence[Entry]],
+) -> tuple[dict[bytes, DeviceRow], PartitionRow, list[Output]]:
+    """Fold part after part; between two, only what is stored survives, as after a restart."""
+    rows: dict[bytes, DeviceRow] = {}
+    row, outputs = PartitionRow(policy=POLICY), []
+    for part in parts:
+        deadlines = Deadlines()
+        for key, one in rows.items():
+            deadlines.put(key, one.next_due_at)
+        partition: Partition[DeviceRow] = Partition(0, row, rows.get, deadlines)
+        result = fold(device.MACHINE, partition, part)
+        assert result.set_aside == 0, result.outputs
+        rows.update(result.rows)
+        outputs.extend(result.outputs)
+        row = codec.decode(codec.encode(partition.row))
+        rows.update({key: codec.decode(codec.encode(one)) for key, one in result.rows.items()})
+    return rows, row, outputs
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories, st.integers(0, 60))
+def test_replay_and_split(history: list[Any], at: int) -> None:
+    """Folding again, whole or in two parts with a restart between, gives the same in every byte."""
+    all_entries = entries(history)
+    whole = folded([all_entries])
+    assert folded([all_entries]) == whole
+    assert folded([all_entries[:at], all_entries[at:]]) == whole
+    assert folded([[one] for one in all_entries]) == whole
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories)
+def test_records_that_come_again_change_nothing(history: list[Any]) -> None:
+    """Offsets at or below the applied one are skipped, with no outputs."""
+    all_entries = entries(history)
+    rows, row, outputs = folded([all_entries])
+    again, row_again, outputs_again = folded([all_entries, all_entries])
+    assert (again, row_again, len(outputs_again)) == (rows, row, len(outputs))
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories)
+def test_a_device_always_holds_one_active_certificate(history: list[Any]) -> None:
+    """Whatever comes, one certificate is active, and every output has an id of its own."""
+    rows, row, outputs = folded([entries(history)])
+    for one in rows.values():
+        active = [held for held in one.certificates if held.status == certificate.ACTIVE]
+        assert len(active) == 1
+    ids = [one.record.decision_id for one in outputs if hasattr(one.record, "decision_id")]
+    assert len(ids) == len(set(ids))
+    counted = Totals()
+    for one in rows.values():
+        part = device.count(one)
+        counted = replace(
+            counted,
+            registered=counted.registered + part.registered,
+            connected=counted.connected + part.connected,
+            rotations=counted.rotations + part.rotations,
+            rotating=counted.rotating + part.rotating,
+            alerts_open=counted.alerts_open + part.alerts_open,
+        )
+    assert row.totals == counted
