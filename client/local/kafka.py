@@ -1,4 +1,4 @@
-"""One Kafka broker in KRaft mode from Maven artefacts: install, format, configure, ask if it is ready.
+"""One Kafka broker in KRaft mode from Maven artefacts: install, format, configure, wait for it.
 
 A single broker acknowledges from the page cache: a kill loses nothing, a power cut may.
 """

@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
     if os.getppid() != int(parent):  # the parent died before prctl was asked
         sys.exit("launch: the parent is gone")
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606 - becoming the program is the point
     except OSError as error:
         sys.exit(f"launch: {command[0]}: {error.strerror}")
 

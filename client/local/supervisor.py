@@ -108,7 +108,7 @@ class Child:
 
     async def _watch(self) -> None:
         """Wait until the process is ready, then do what follows its start."""
-        while not await asyncio.to_thread(self.process.ready):
+        while not await asyncio.to_thread(self.process.ready):  # noqa: ASYNC110 - a probe
             await asyncio.sleep(POLL_SECONDS)
         if not self.ready.is_set():
             await asyncio.to_thread(self.process.started)
