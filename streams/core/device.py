@@ -12,6 +12,7 @@ from schemas import events
 from schemas.decisions import DecisionName, Severity
 from schemas.envelope import Evidence, Numbering
 from schemas.reasons import Reason
+from schemas.records import changed
 from schemas.states import DeviceRow, Idle, Past, Totals, Window
 from schemas.topics import DEVICE_EVENTS
 from streams.core import anomaly, certificate, presence, rotation
@@ -255,11 +256,11 @@ def _with_due(turn: Turn, row: DeviceRow) -> DeviceRow:
     if isinstance(row.rotation, Idle):
         instants.append(certificate.renew_at(row, turn.policy))
     at = min((one for one in instants if one), default=0)
-    return row if at == row.next_due_at else replace(row, next_due_at=at)
+    return changed(row, next_due_at=at, applied_offset=turn.position.offset)
 
 
 def _stamp(row: DeviceRow, offset: int) -> DeviceRow:
-    return replace(row, applied_offset=offset)
+    return row if row.applied_offset == offset else changed(row, applied_offset=offset)
 
 
 def _reason(text: str) -> Reason:

@@ -15,6 +15,7 @@ from schemas.decisions import DeadLetter, Decision, DecisionName, Severity
 from schemas.envelope import Position, is_device_id
 from schemas.events import ClockTicked, CoreVersionActivated, PolicyActivated
 from schemas.reasons import Reason
+from schemas.records import changed
 from schemas.states import PartitionRow, Policy, Totals
 from schemas.topics import DEAD_LETTERS, DECISIONS
 from streams.core import policy
@@ -191,7 +192,7 @@ def fold(machine: Machine[R], partition: Partition[R], entries: Iterable[Entry])
             except Exception as error:
                 turn = _set_aside(machine, partition, folded, entry, error)
         folded.outputs.extend(turn.outputs)
-        partition.row = replace(partition.row, applied_offset=entry.offset)
+        partition.row = changed(partition.row, applied_offset=entry.offset)
     return folded
 
 

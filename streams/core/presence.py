@@ -5,10 +5,9 @@ nothing. Numbers: devices with our library number their events (boot, sequence);
 by the counter of their session.
 """
 
-from dataclasses import replace
-
 from schemas.envelope import Evidence, Numbering
 from schemas.events import SessionClosed, SessionOpened
+from schemas.records import changed
 from schemas.states import DeviceRow, Window
 from streams.core.machine import Turn
 
@@ -25,8 +24,8 @@ def opened(turn: Turn, row: DeviceRow, event: SessionOpened) -> DeviceRow:
         and _host(row.peer_address) != _host(evidence.peer_address)
     )
     window = _window(turn, row)
-    window = replace(window, opens=window.opens + 1, moves=window.moves + moved)
-    return replace(
+    window = changed(window, opens=window.opens + 1, moves=window.moves + moved)
+    return changed(
         row,
         connected=True,
         session=evidence.session,
@@ -40,12 +39,12 @@ def closed(row: DeviceRow, event: SessionClosed) -> DeviceRow:
     """A session ended; only the one that is open counts."""
     if row.session != event.evidence.session or not row.connected:
         return row
-    return replace(row, connected=False)
+    return changed(row, connected=False)
 
 
 def seen(turn: Turn, row: DeviceRow) -> DeviceRow:
     """Something was heard of the device."""
-    return replace(row, last_seen_at=turn.now or row.last_seen_at)
+    return changed(row, last_seen_at=turn.now or row.last_seen_at)
 
 
 def is_repeat(row: DeviceRow, evidence: Evidence, numbering: Numbering | None) -> bool:
@@ -61,14 +60,14 @@ def numbered(
     """Take the event's number, and count what is missing before it."""
     counter = evidence.counter if evidence.session == row.session else row.session_counter
     if numbering is None:
-        return replace(row, session_counter=counter)
+        return changed(row, session_counter=counter)
     expected = row.sequence + 1 if numbering.boot == row.boot else 1
     missing = min(GAP_MAX, max(0, numbering.sequence - expected)) if row.boot else 0
     window = row.window
     if missing:
         window = _window(turn, row)
-        window = replace(window, gaps=window.gaps + missing)
-    return replace(
+        window = changed(window, gaps=window.gaps + missing)
+    return changed(
         row,
         boot=numbering.boot,
         sequence=numbering.sequence,
@@ -80,20 +79,20 @@ def numbered(
 def reported(turn: Turn, row: DeviceRow, size: int, is_error: bool) -> DeviceRow:
     """Count one report of `size` bytes in the window."""
     window = _window(turn, row)
-    window = replace(
+    window = changed(
         window,
         messages=window.messages + 1,
         bytes=window.bytes + size,
         errors=window.errors + is_error,
     )
-    return replace(row, window=window)
+    return changed(row, window=window)
 
 
 def misused(turn: Turn, row: DeviceRow, *, unknown: int = 0, retired: int = 0) -> DeviceRow:
     """Count an event under a certificate that the device must not use."""
     window = _window(turn, row)
-    window = replace(window, unknown=window.unknown + unknown, retired=window.retired + retired)
-    return replace(row, window=window)
+    window = changed(window, unknown=window.unknown + unknown, retired=window.retired + retired)
+    return changed(row, window=window)
 
 
 def _window(turn: Turn, row: DeviceRow) -> Window:
