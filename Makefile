@@ -51,7 +51,7 @@ bench: setup ## Measure
 	$(BIN)/python -m benchmarks.machine
 
 chaos: setup ## The large fault tests
-	FLEETCERT_CHAOS=1 $(BIN)/pytest tests/integration -k "fault or chaos or engine"
+	FLEETCERT_CHAOS=1 $(BIN)/pytest tests/integration/test_faults.py
 
 lock: ## Resolve the locked dependencies anew
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --extra dev --strip-extras \
