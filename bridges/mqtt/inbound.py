@@ -19,6 +19,7 @@ from schemas.reasons import Reason
 
 PAYLOAD_BYTES_MAX = 262_144
 NAME_CHARACTERS_MAX = 64
+DETAIL_CHARACTERS_MAX = 1_000
 OUTCOMES = frozenset({"accepted", "done", "failed", "refused"})
 NUMBER_MAX = 2**62
 PROTOCOL = "mqtt"
@@ -125,10 +126,10 @@ def _reply(
     signed = fields.get("signing_request")
     if signed is None:
         outcome, detail = fields.get("outcome"), fields.get("detail", "")
-        if outcome not in OUTCOMES or not isinstance(detail, str):
+        if not isinstance(outcome, str) or not isinstance(detail, str) or outcome not in OUTCOMES:
             raise Refused(Reason.MALFORMED, "outcome is accepted, done, failed or refused")
         return events.CommandAnswered(
-            device_id, evidence, numbering, command_id, outcome, detail[:1000]
+            device_id, evidence, numbering, command_id, outcome, _text(detail)
         )
     if not isinstance(signed, bytes):
         raise Refused(Reason.MALFORMED, "signing_request is a byte string")
@@ -156,17 +157,19 @@ def _reply(
 
 def _session(received: Received, parts: list[str], evidence: Evidence) -> Translated:
     """Translate what the plugin itself says of a session."""
-    device_id, said = parts[1], json.loads(received.payload)
-    kind, reason = said.get("event"), str(said.get("reason", ""))
+    said = _fields(received)
+    device_id, kind, reason = parts[-1], said.get("event"), str(said.get("reason", ""))
     if not is_device_id(device_id):  # the broker's start, or a peer without a name to believe
         return Translated(None, b"")
     record: events.Keyed
     if kind == "opened":
         record = events.SessionOpened(device_id, evidence)
     elif kind == "closed":
-        record = events.SessionClosed(device_id, evidence, int(said.get("reason_code", 0)))
+        code = said.get("reason_code", 0)
+        record = events.SessionClosed(device_id, evidence, code if isinstance(code, int) else 0)
     else:
-        record = events.SessionRefused(device_id, evidence, DOOR_REASONS.get(reason, reason), kind)
+        why = DOOR_REASONS.get(reason, reason)
+        record = events.SessionRefused(device_id, evidence, why, str(kind))
     return Translated(record, device_id.encode(), device_id)
 
 
@@ -183,6 +186,11 @@ DOOR_REASONS = {
     "no-certificate": Reason.FINGERPRINT_UNKNOWN.value,
 }
 """The plugin's words for a refusal, in ours."""
+
+
+def _text(detail: str) -> str:
+    """Return what a device said as text that can be encoded: JSON may hold half a surrogate pair."""
+    return detail[:DETAIL_CHARACTERS_MAX].encode(errors="replace").decode()
 
 
 def _fields(received: Received) -> dict[str, Any]:
