@@ -189,7 +189,7 @@ DOOR_REASONS = {
 
 
 def _text(detail: str) -> str:
-    """Return what a device said as text that can be encoded: JSON may hold half a surrogate pair."""
+    """Return text that can be encoded: JSON may hold half a surrogate pair."""
     return detail[:DETAIL_CHARACTERS_MAX].encode(errors="replace").decode()
 
 

@@ -76,4 +76,7 @@ class Layout:
             "Kafka's controller": (self.controller_port, "--controller-port"),
             "MQTT for devices": (self.device_port, "--device-port"),
             "MQTT for services": (self.service_port, "--service-port"),
+            "the issuer's metrics": (self.metrics_port, "--metrics-port"),
+            "a bridge's metrics": (self.metrics_port + 10, "--metrics-port"),
+            "a worker's metrics": (self.metrics_port + 20, "--metrics-port"),
         }

@@ -14,6 +14,7 @@ from typing import Any
 from client.fleet import Fleet
 from client.local import supervisor
 from client.local.layout import Layout
+from client.local.processes import listens
 from pki import authority
 from tests.helpers.ports import free_ports
 from tests.helpers.wait import until
@@ -90,7 +91,7 @@ def running_stack(directory: Path, partitions: int = 2) -> Iterator[RunningStack
         controller_port=ports[1],
         device_port=ports[2],
         service_port=ports[3],
-        metrics_port=21_000,
+        metrics_port=_metrics_port(),
         partitions=partitions,
     )
     log = (directory / "supervisor.log").open("ab")
@@ -109,6 +110,14 @@ def running_stack(directory: Path, partitions: int = 2) -> Iterator[RunningStack
         code = running.wait(STOP_SECONDS)
         log.close()
     assert code == 0, (directory / "supervisor.log").read_text()
+
+
+def _metrics_port() -> int:
+    """Return the first of thirty ports that no other stack of this session uses."""
+    first = 21_000
+    while any(listens(port) for port in range(first, first + 30)):
+        first += 30
+    return first
 
 
 def _command(layout: Layout) -> list[str]:
