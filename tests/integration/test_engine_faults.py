@@ -152,6 +152,7 @@ def test_rows_come_back_from_the_changelog_alone(broker: KafkaProcess, tmp_path:
     stray.fence()
     with pytest.raises(EngineFailed):
         stray.commit([Publication(DEVICE_STATE, PARTITION_KEY, b"stray", 0)], _fail)
+    Changelog(broker.bootstrap, DEVICE_STATE, 0, "stray").fence()
     report(broker, 4, 6)
     with worker(broker, tmp_path / "empty"):
         until(lambda: applied(broker, 6), within=WITHIN, describe="all applied")
