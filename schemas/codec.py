@@ -61,6 +61,10 @@ def avsc(kind: type, named: set[str] | None = None) -> dict[str, Any]:
         drawn: dict[str, Any] = {"name": item.name, "type": _avro_type(hints[item.name], named)}
         if isinstance(drawn["type"], list) and drawn["type"][0] == "null":
             drawn["default"] = None
+        elif isinstance(item.default, str | int | float):
+            drawn["default"] = item.default
+        elif item.default == ():
+            drawn["default"] = []
         fields.append(drawn)
     doc = (kind.__doc__ or "").strip().splitlines()[0]
     return {
@@ -92,10 +96,15 @@ def _avro_type(hint: Any, named: set[str]) -> Any:
 
 
 @functools.cache
+def catalogue(avro: Path = AVRO) -> dict[str, list[int]]:
+    """Return all committed ids of each record, oldest first, by record name."""
+    read: dict[str, list[int]] = json.loads((avro / "ids.json").read_text())
+    return read
+
+
 def schema_ids() -> dict[str, int]:
     """Return the committed id of each record's newest schema, by record name."""
-    catalogue = json.loads((AVRO / "ids.json").read_text())
-    return {name: int(versions[-1]) for name, versions in catalogue.items()}
+    return {name: versions[-1] for name, versions in catalogue().items()}
 
 
 @functools.cache
@@ -109,14 +118,30 @@ def _writers() -> dict[type, tuple[bytes, Any, Callable[[Any], Any]]]:
     }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Reader:
+    """How one schema id is read; `newest` is None where `written` is the newest itself."""
+
+    kind: type
+    written: Any
+    newest: Any
+    typed: Callable[[Any], Any]
+
+
 @functools.cache
-def _readers() -> dict[int, tuple[type, Any, Callable[[Any], Any]]]:
-    ids = schema_ids()
-    return {
-        ids[kind.__name__]: (kind, fastavro.parse_schema(avsc(kind)), _to_typed(kind))
-        for kinds in _ROOTS.values()
-        for kind in kinds
-    }
+def _readers(avro: Path) -> dict[int, _Reader]:
+    """Return the readers of all ids: the newest of each record, and the older drawings."""
+    found: dict[int, _Reader] = {}
+    for family, kinds in _ROOTS.items():
+        for kind in kinds:
+            *older, last = catalogue(avro)[kind.__name__]
+            newest, typed = fastavro.parse_schema(avsc(kind)), _to_typed(kind)
+            found[last] = _Reader(kind, newest, None, typed)
+            for one in older:
+                file = avro / family / f"{kind.__name__}.v{one}.avsc"
+                written = fastavro.parse_schema(json.loads(file.read_text()))
+                found[one] = _Reader(kind, written, newest, typed)
+    return found
 
 
 def encode(record: Any) -> bytes:
@@ -128,32 +153,35 @@ def encode(record: Any) -> bytes:
     return buffer.getvalue()
 
 
-def decode(data: bytes) -> Any:
-    """Return the record that the bytes are.
+def decode(data: bytes, avro: Path = AVRO) -> Any:
+    """Return the record that the bytes are; one of an older schema becomes one of the newest.
 
-    Raises Undecodable for anything else: wrong magic, unknown id, truncation, trailing bytes.
+    `avro` is the folder of the committed drawings. Raises Undecodable for anything else: wrong
+    magic, unknown id, truncation, trailing bytes.
     """
     if len(data) < HEADER.size:
         raise Undecodable("shorter than the header")
     magic, schema_id = HEADER.unpack_from(data)
     if magic != MAGIC:
         raise Undecodable(f"magic byte {magic}, expected {MAGIC}")
-    found = _readers().get(schema_id)
+    found = _readers(avro).get(schema_id)
     if found is None:
         raise Undecodable(f"unknown schema id {schema_id}")
-    kind, schema, typed = found
     buffer = io.BytesIO(data)
     buffer.seek(HEADER.size)
     try:
-        record = typed(
-            fastavro.schemaless_reader(
-                buffer, schema, None, return_record_name=True, return_record_name_override=True
-            )
+        plain = fastavro.schemaless_reader(
+            buffer,
+            found.written,
+            found.newest,
+            return_record_name=True,
+            return_record_name_override=True,
         )
+        record = found.typed(plain)
     except Exception as error:  # fastavro raises many kinds on garbage; all mean the same
-        raise Undecodable(f"not a {kind.__name__}: {type(error).__name__}") from error
+        raise Undecodable(f"not a {found.kind.__name__}: {type(error).__name__}") from error
     if buffer.tell() != len(data):
-        raise Undecodable(f"{len(data) - buffer.tell()} bytes after the {kind.__name__}")
+        raise Undecodable(f"{len(data) - buffer.tell()} bytes after the {found.kind.__name__}")
     return record
 
 

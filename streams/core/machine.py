@@ -242,28 +242,34 @@ def _tick(
         return
     now = max(tick.at, partition.row.now)
     turn.now, turn.random = now, tick.random
-    changes: list[tuple[bytes, R, R]] = []
-    woken: list[bytes] = []
-    try:
-        while len(woken) < DUE_PER_TICK_MAX and len(turn.outputs) <= (
-            OUTPUTS_MAX - OUTPUTS_PER_ROW_MAX
-        ):
-            taken = partition.deadlines.due(now, 1)
-            if not taken:
-                break
-            key = taken[0]
-            woken.append(key)
-            before = folded.rows.get(key) or partition.read(key)
-            if before is not None:
-                changes.append((key, before, machine.due(turn, before)))
-    except Exception:
-        for key in woken:  # the tick is set aside whole: its rows stay due
-            row = folded.rows.get(key) or partition.read(key)
-            partition.deadlines.put(key, row.next_due_at if row is not None else 0)
-        raise
+    changes = _woken(machine, partition, folded, turn)
     partition.row = replace(partition.row, tick_number=tick.number, now=now, random=tick.random)
     for key, before, after in changes:
         _keep(machine, partition, folded, key, before, after, entry.offset)
+
+
+def _woken(
+    machine: Machine[R], partition: Partition[R], folded: Folded[R], turn: Turn
+) -> list[tuple[bytes, R, R]]:
+    """Wake what is due: key, row before and row after, in the order of the deadlines."""
+    changes: list[tuple[bytes, R, R]] = []
+    taken: list[bytes] = []
+    room = OUTPUTS_MAX - OUTPUTS_PER_ROW_MAX
+    try:
+        while len(taken) < DUE_PER_TICK_MAX and len(turn.outputs) <= room:
+            keys = partition.deadlines.due(turn.now, 1)
+            if not keys:
+                break
+            taken += keys
+            before = folded.rows.get(keys[0]) or partition.read(keys[0])
+            if before is not None:
+                changes.append((keys[0], before, machine.due(turn, before)))
+    except Exception:
+        for key in taken:  # the tick is set aside whole: its rows stay due
+            row = folded.rows.get(key) or partition.read(key)
+            partition.deadlines.put(key, row.next_due_at if row is not None else 0)
+        raise
+    return changes
 
 
 def _keep(

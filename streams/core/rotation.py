@@ -35,6 +35,8 @@ from streams.core.machine import Turn
 
 JOURNEY_MAX = 16
 """Saga steps that a row remembers."""
+CANDIDATES_MAX = 8
+"""Issued certificates that wait for their first use; one more retires the oldest."""
 NOT_BEFORE_LEEWAY_MS = 300_000
 """How far a certificate's notBefore lies in the past, for devices whose clock is slow."""
 
@@ -149,7 +151,7 @@ def issued(turn: Turn, row: DeviceRow, event: CertificateIssued) -> DeviceRow:
     if rotation.spki_sha256 != event.certificate.spki_sha256:
         return fail(turn, row, Reason.ISSUER_REFUSED, rotation.attempt)
     row = certificate.with_certificate(
-        row, certificate.held(event.certificate, certificate.CANDIDATE)
+        _with_room(turn, row), certificate.held(event.certificate, certificate.CANDIDATE)
     )
     deadline = turn.now + turn.policy.answer_within_ms
     sent = Issued(turn.new_id("install"), event.certificate.fingerprint, rotation.attempt, deadline)
@@ -305,6 +307,13 @@ def _objection(row: DeviceRow, rotation: Requested, event: SigningRequested) -> 
         (event.spki_sha256 not in known, Reason.KEY_REUSED),
     )
     return next((reason for holds, reason in checks if not holds), None)
+
+
+def _with_room(turn: Turn, row: DeviceRow) -> DeviceRow:
+    waiting = [one for one in row.certificates if one.status == certificate.CANDIDATE]
+    for old in waiting[: len(waiting) + 1 - CANDIDATES_MAX]:
+        row = _retire(turn, row, old, turn.now + turn.policy.grace_ms)
+    return row
 
 
 def _retire(turn: Turn, row: DeviceRow, old: HeldCertificate, until: int) -> DeviceRow:
