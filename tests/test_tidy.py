@@ -13,7 +13,8 @@ PACKAGES = ("schemas", "streams", "bridges", "pki", "client", "device")
 FUNCTION_LINES_MAX = 60
 """Docstring and signature included; about forty lines of work."""
 FILE_LINES_MAX = 400
-IMPURE = {"time", "random", "os", "socket", "secrets", "threading", "asyncio", "uuid"}
+IMPURE = {"time", "random", "os", "socket", "secrets", "threading", "asyncio", "uuid", "datetime"}
+SLEEPS_AND_PATCHES = ("time.sleep(", "asyncio.sleep(", "monkeypatch", "mock.patch")
 FORBIDDEN = ("/" + "work/", "/" + "root/.", "unittest" + ".mock")
 
 SOURCES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
@@ -53,14 +54,15 @@ def test_the_core_is_pure() -> None:
 
 
 def test_every_test_states_its_fact() -> None:
-    """Each test has a docstring, and none sleeps but the helper that waits."""
+    """Each test has a docstring; none patches, and none sleeps but the helper that waits."""
     for path in TESTS:
         text = path.read_text()
         for one in functions(ast.parse(text)):
             if one.name.startswith("test_"):
                 assert ast.get_docstring(one), f"{path.name}:{one.name}"
         if path.name not in ("wait.py", "test_tidy.py"):
-            assert "time.sleep(" not in text, path.name
+            found = [one for one in SLEEPS_AND_PATCHES if one in text]
+            assert not found, f"{path.name}: {found}"
 
 
 def test_no_file_names_a_machine() -> None:

@@ -311,7 +311,7 @@ def _objection(row: DeviceRow, rotation: Requested, event: SigningRequested) -> 
 
 def _with_room(turn: Turn, row: DeviceRow) -> DeviceRow:
     waiting = [one for one in row.certificates if one.status == certificate.CANDIDATE]
-    for old in waiting[: len(waiting) + 1 - CANDIDATES_MAX]:
+    for old in waiting[: max(0, len(waiting) + 1 - CANDIDATES_MAX)]:
         row = _retire(turn, row, old, turn.now + turn.policy.grace_ms)
     return row
 

@@ -1,0 +1,158 @@
+"""What holds of every row after every record, whatever the history: also after absurd ones."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas import codec, events
+from schemas.envelope import BROADCAST_KEY, Evidence, Numbering
+from schemas.states import DeviceRow, PartitionRow, Policy
+from streams.core import certificate, machine, rotation
+from streams.core.deadlines import Deadlines
+from streams.core.device import MACHINE
+from streams.core.machine import Entry, Partition, fold
+from tests.helpers.folding import START, facts, fingerprint
+from tests.properties.test_laws import POLICY, entries, histories, keyed
+
+LONG = st.integers(-(2**63), 2**63 - 1)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
+EVIDENCE = st.builds(Evidence, st.just(fingerprint(1)), TEXT, TEXT, LONG, TEXT, LONG)
+NUMBERING = st.none() | st.builds(Numbering, LONG, LONG)
+CERTIFICATE = st.builds(
+    events.CertificateFacts,
+    st.just(fingerprint(1)), st.just(b"k"), TEXT, LONG, LONG, st.just(b"der"),
+)  # fmt: skip
+ABSURD = st.one_of(
+    st.builds(
+        events.DeviceRegistered,
+        st.just("a"), TEXT, st.just(()), CERTIFICATE, TEXT,
+    ),
+    st.builds(events.SessionOpened, st.just("a"), EVIDENCE),
+    st.builds(
+        events.DeviceReported, st.just("a"), EVIDENCE, NUMBERING, TEXT, TEXT, st.just(b""),
+    ),
+    st.builds(events.CommandAnswered, st.just("a"), EVIDENCE, NUMBERING, TEXT, TEXT, TEXT),
+    st.builds(events.SessionRefused, st.just("a"), EVIDENCE, TEXT, TEXT),
+    st.builds(events.PolicyActivated, LONG, st.builds(Policy, *[LONG] * 11), TEXT),
+    st.builds(
+        events.PolicyActivated, LONG, st.builds(Policy, *[st.integers(1, 50)] * 11), TEXT
+    ),
+    st.builds(events.RotationOrdered, st.just("a"), TEXT, TEXT),
+    st.builds(events.CertificateRevoked, st.just("a"), st.just(fingerprint(1)), TEXT, LONG),
+    st.integers(0, 100_000),
+)  # fmt: skip
+
+
+class Stepped:
+    """A partition that is folded one entry at a time."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, DeviceRow] = {}
+        self.partition: Partition[DeviceRow] = Partition(
+            0, PartitionRow(policy=POLICY), self.rows.get, Deadlines()
+        )
+
+    def fold(self, entry: Entry) -> machine.Folded[DeviceRow]:
+        """Fold one entry; no step raises."""
+        folded = fold(MACHINE, self.partition, [entry])
+        assert folded.set_aside == 0, folded.outputs
+        self.rows.update(folded.rows)
+        return folded
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(ABSURD, max_size=25))
+def test_absurd_figures_never_raise_and_always_encode(history: list[Any]) -> None:
+    """Numbers and texts of any size meet every state; rows and outputs fit the schemas."""
+    stepped = Stepped()
+    registered = events.DeviceRegistered("a", "pump", (), facts(1, 20.0), "tests")
+    now = START
+    for offset, one in enumerate([registered, *history]):
+        now += one if isinstance(one, int) else 0
+        event = events.ClockTicked(offset, now, b"") if isinstance(one, int) else one
+        key = b"a" if isinstance(event, events.Keyed) else BROADCAST_KEY
+        folded = stepped.fold(Entry(offset, now, key, b"", event))
+        for output in folded.outputs:
+            codec.encode(output.record)
+        for row in folded.rows.values():
+            assert codec.decode(codec.encode(row)) == row
+        codec.encode(stepped.partition.row)
+
+
+@settings(max_examples=80, deadline=None)
+@given(histories)
+def test_a_due_row_is_not_due_again_after_its_tick(history: list[Any]) -> None:
+    """What a tick woke wants the next tick at the latest, or a time that lies ahead."""
+    stepped = Stepped()
+    now = START
+    for entry in entries(history):
+        stepped.fold(entry)
+        now = max(now, entry.timestamp_at)
+    for number in range(1, 4):
+        tick = events.ClockTicked(now + number, now + number, b"r" * 32)
+        offset = len(history) + number
+        stepped.fold(Entry(offset, now + number, BROADCAST_KEY, b"", tick))
+    assert [row for row in stepped.rows.values() if 0 < row.next_due_at <= now] == []
+
+
+@settings(max_examples=80, deadline=None)
+@given(histories)
+def test_the_saga_moves_along_its_table_only(history: list[Any]) -> None:
+    """One record moves a saga by known moves, and its journey tells them all."""
+    stepped = Stepped()
+    for entry in entries(history):
+        before = dict(stepped.rows)
+        for key, row in stepped.fold(entry).rows.items():
+            if key not in before:
+                continue
+            walked = [one.state for one in row.journey if one.offset == entry.offset]
+            names = [rotation.name(before[key].rotation), *walked]
+            for one, following in pairwise(names):
+                assert following in rotation.MOVES[one]
+            assert names[-1] == rotation.name(row.rotation)
+
+
+@settings(max_examples=80, deadline=None)
+@given(histories, keyed)
+def test_the_same_event_twice_changes_nothing_the_second_time(
+    history: list[Any], event: Any
+) -> None:
+    """A second copy leaves presence, numbers, certificates and the saga as they are.
+
+    Refused evidence is counted each time: numbers of those who may not speak are not taken.
+    """
+    stepped = Stepped()
+    made = entries([*history, event, event])
+    for entry in made[:-1]:
+        stepped.fold(entry)
+    before = dict(stepped.rows)
+    stepped.fold(made[-1])
+    assert stepped.rows.keys() == before.keys()
+    for key, row in stepped.rows.items():
+        old = before[key]
+        counted = {"window": old.window, "past": old.past, "watches": old.watches}
+        counted |= {"applied_offset": old.applied_offset, "next_due_at": old.next_due_at}
+        assert replace(row, **counted) == old
+
+
+@settings(max_examples=80, deadline=None)
+@given(histories)
+def test_a_retired_certificate_stays_retired(history: list[Any]) -> None:
+    """A status only moves towards retirement, and candidates stay within their bound."""
+    order = [certificate.CANDIDATE, certificate.ACTIVE, certificate.UNDER_RETIRED,
+             certificate.RETIRED]  # fmt: skip
+    stepped = Stepped()
+    for entry in entries(history):
+        before = {key: row.certificates for key, row in stepped.rows.items()}
+        for key, row in stepped.fold(entry).rows.items():
+            for one in before.get(key, ()):
+                now = certificate.find(row, one.fingerprint)
+                if now is None:
+                    assert one.status in (certificate.UNDER_RETIRED, certificate.RETIRED)
+                else:
+                    assert order.index(now.status) >= order.index(one.status)
+            waiting = [one for one in row.certificates if one.status == certificate.CANDIDATE]
+            assert len(waiting) <= rotation.CANDIDATES_MAX
