@@ -14,6 +14,12 @@ from schemas import codec, topics
 
 log = structlog.get_logger()
 EXIT_FATAL = 3
+QUEUED_MAX = 1_000_000
+"""Records waiting for Kafka; beyond, nothing more is taken from the door."""
+
+
+class Full(OSError):
+    """Kafka is away and the queue is full: leave the session, the door keeps what is unsaid."""
 
 
 class Recorder:
@@ -30,13 +36,16 @@ class Recorder:
                 "linger.ms": 5,
                 "compression.type": "lz4",
                 "message.timeout.ms": 0,
-                "queue.buffering.max.messages": 1_000_000,
+                "queue.buffering.max.messages": QUEUED_MAX,
                 "error_cb": self._on_error,
             }
         )
 
     def record(self, topic: str, key: bytes, record: Any, done: Callable[[], None]) -> None:
-        """Publish; `done` is called from `poll` once all replicas have it."""
+        """Publish; `done` is called from `poll` once all replicas have it.
+
+        Raises Full, an OSError like every other end of a session.
+        """
 
         def delivered(error: KafkaError | None, _message: object) -> None:
             if error is None:
@@ -44,7 +53,10 @@ class Recorder:
             else:
                 self._fatal = error
 
-        self._producer.produce(topic, codec.encode(record), key, on_delivery=delivered)
+        try:
+            self._producer.produce(topic, codec.encode(record), key, on_delivery=delivered)
+        except BufferError as error:
+            raise Full(f"{len(self._producer)} records wait for Kafka") from error
 
     def poll(self) -> int:
         """Run the callbacks that are ready; return their number. Raises SystemExit when fatal."""

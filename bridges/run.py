@@ -1,16 +1,17 @@
 """The life of a bridge process: join the group, hold what it owns, deliver commands, drain."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
+from bridges.bridge import Bridge
 from bridges.kafka import Recorder
-from bridges.mqtt.bridge import MqttBridge
 from schemas import codec
 from schemas.commands import (
     DropCertificate,
@@ -24,7 +25,9 @@ from schemas.reasons import Reason
 from schemas.topics import DEAD_LETTERS, DEVICE_COMMANDS
 
 log = structlog.get_logger()
-DRAIN_SECONDS = 10.0
+DRAIN_SECONDS = 5.0
+"""For each of: commands on their way, records on their way."""
+METADATA_SECONDS = 2.0
 BATCH_MAX = 500
 DELIVERIES_MAX = 100
 """Commands on their way to the broker at once."""
@@ -44,11 +47,11 @@ class GroupSettings:
 class Owner:
     """Commands and bucket ownership, through one consumer group."""
 
-    def __init__(self, settings: GroupSettings, bridge: MqttBridge, recorder: Recorder) -> None:
+    def __init__(self, settings: GroupSettings, bridge: Bridge, recorder: Recorder) -> None:
         self._settings, self._bridge, self._recorder = settings, bridge, recorder
         self._loop = asyncio.get_running_loop()
         self._owned: set[int] = set()
-        self._partitions = 1
+        self._partitions = 0
         milliseconds = int(settings.session_timeout_seconds * 1000)
         self._consumer = Consumer(
             {
@@ -65,12 +68,12 @@ class Owner:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Deliver commands until `stopping`, then leave the group."""
+        await self._await_topic(stopping)
         self._consumer.subscribe(
             [DEVICE_COMMANDS], on_assign=self._assigned, on_revoke=self._revoked
         )
         while not stopping.is_set():
-            messages = await asyncio.to_thread(self._consumer.consume, BATCH_MAX, 0.2)
-            taken = [one for one in messages if one.error() is None]
+            taken = _sound(await asyncio.to_thread(self._consumer.consume, BATCH_MAX, 0.2))
             for start in range(0, len(taken), DELIVERIES_MAX):
                 part = taken[start : start + DELIVERIES_MAX]
                 await asyncio.gather(*(self._deliver(one) for one in part))
@@ -78,10 +81,39 @@ class Owner:
                 await asyncio.to_thread(self._commit, taken)
         await asyncio.to_thread(self._consumer.close)
 
+    async def _await_topic(self, stopping: asyncio.Event) -> None:
+        """Learn the partition count, fixed at creation, once Kafka and the topic are there.
+
+        Not in the rebalance callback: a call of the consumer from within its own callback leaves
+        confluent-kafka 2.16.1 without its thread state, and the next callback of the same
+        `consume` aborts the process (seen when Kafka was killed; confluent-kafka-python #2313).
+        """
+        while not stopping.is_set():
+            self._partitions = await asyncio.to_thread(self._count_partitions)
+            if self._partitions:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), METADATA_SECONDS)
+
+    def _count_partitions(self) -> int:
+        """Return the partition count of the topic, 0 where Kafka or the topic is away."""
+        try:
+            listed = self._consumer.list_topics(DEVICE_COMMANDS, timeout=METADATA_SECONDS)
+        except KafkaException as error:
+            log.warning("kafka.away", error=str(error))
+            return 0
+        found = listed.topics[DEVICE_COMMANDS]
+        if found.error is not None:
+            log.warning("topic.away", topic=DEVICE_COMMANDS, error=str(found.error))
+        return len(found.partitions)
+
     def _commit(self, taken: list[Message]) -> None:
         last = {(one.topic(), one.partition()): one.offset() + 1 for one in taken}
         offsets = [TopicPartition(*where, offset) for where, offset in last.items()]
-        self._consumer.commit(offsets=offsets, asynchronous=False)
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:  # a rebalance came between: the next owner sends again
+            log.warning("commit.failed", error=str(error))
 
     async def _deliver(self, message: Message) -> None:
         try:
@@ -89,11 +121,13 @@ class Owner:
             if not isinstance(command, COMMANDS):
                 raise codec.Undecodable(f"{type(command).__name__} is no command for a device")
         except codec.Undecodable as error:
-            self._dead_letter(message, str(error))
+            await self._dead_letter(message, str(error))
             return
         await self._bridge.deliver(command)
 
-    def _dead_letter(self, message: Message, detail: str) -> None:
+    async def _dead_letter(self, message: Message, detail: str) -> None:
+        """Set a record aside; return when Kafka has it, so that no commit goes before it."""
+        kept = asyncio.Event()
         where = Position(message.topic(), message.partition(), message.offset())
         letter = DeadLetter(
             reason=Reason.UNDECODABLE.value,
@@ -104,11 +138,15 @@ class Owner:
             payload=message.value() or b"",
             letter_id=f"x-{where.topic}-{where.partition}-{where.offset}",
         )
-        self._recorder.record(DEAD_LETTERS, letter.key, letter, lambda: None)
+        self._recorder.record(
+            DEAD_LETTERS,
+            letter.key,
+            letter,
+            kept.set,
+        )
+        await kept.wait()
 
-    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        known = consumer.list_topics(DEVICE_COMMANDS, timeout=10).topics[DEVICE_COMMANDS]
-        self._partitions = max(1, len(known.partitions))
+    def _assigned(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._owned |= {one.partition for one in partitions}
         self._own()
 
@@ -125,7 +163,7 @@ class Owner:
 
 
 async def run(
-    settings: GroupSettings, recorder: Recorder, make: Callable[[Recorder], MqttBridge]
+    settings: GroupSettings, recorder: Recorder, make: Callable[[Recorder], Bridge]
 ) -> None:
     """Run one bridge until SIGTERM or SIGINT, then drain."""
     stopping = asyncio.Event()
@@ -133,13 +171,17 @@ async def run(
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stopping.set)
     bridge = make(recorder)
+    owning = asyncio.create_task(Owner(settings, bridge, recorder).run(stopping))
     tasks: list[asyncio.Task[Any]] = [
         asyncio.create_task(bridge.keep_down()),
         asyncio.create_task(_poll(recorder)),
-        asyncio.create_task(Owner(settings, bridge, recorder).run(stopping)),
+        asyncio.create_task(stopping.wait()),
+        owning,
     ]
     log.info("bridge.started", group=settings.group)
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    stopping.set()
+    await asyncio.wait([owning], timeout=DRAIN_SECONDS)  # a command may wait for a broker away
     await bridge.close()
     left = await asyncio.to_thread(recorder.flush, DRAIN_SECONDS)
     for task in tasks:
@@ -149,6 +191,14 @@ async def run(
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
             raise result
+
+
+def _sound(messages: list[Message]) -> list[Message]:
+    """Return the records among what was consumed; the errors among it are logged."""
+    for one in messages:
+        if one.error() is not None:
+            log.warning("kafka.error", error=str(one.error()))
+    return [one for one in messages if one.error() is None]
 
 
 async def _poll(recorder: Recorder) -> None:

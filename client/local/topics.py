@@ -1,5 +1,7 @@
 """Create the topics of the catalogue, and check that what is there is what we need."""
 
+import time
+
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -7,6 +9,9 @@ from client.local.errors import LocalError
 from schemas.topics import TOPICS
 
 REQUEST_SECONDS = 30.0
+VISIBLE_SECONDS = 10.0
+"""A topic just created shows up in the metadata a moment later."""
+VISIBLE_POLL_SECONDS = 0.1
 
 
 def create_topics(bootstrap: str, partitions: int, replication: int = 1) -> None:
@@ -29,7 +34,11 @@ def create_topics(bootstrap: str, partitions: int, replication: int = 1) -> None
 
 def check_topics(admin: AdminClient, partitions: int) -> None:
     """Raise LocalError where a topic is missing or has another partition count."""
+    until = time.monotonic() + VISIBLE_SECONDS
     there = admin.list_topics(timeout=REQUEST_SECONDS).topics
+    while any(one.name not in there for one in TOPICS) and time.monotonic() < until:
+        time.sleep(VISIBLE_POLL_SECONDS)
+        there = admin.list_topics(timeout=REQUEST_SECONDS).topics
     for one in TOPICS:
         found = len(there[one.name].partitions) if one.name in there else 0
         if found != one.partitions(partitions):

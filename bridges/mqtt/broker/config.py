@@ -141,6 +141,7 @@ def _general(settings: BrokerSettings) -> list[str]:
         "autosave_on_changes true",
         f"autosave_interval {settings.saved_changes}",
         f"max_queued_messages {settings.max_queued_messages}",
+        "queue_qos0_messages true",  # a burst while its bridge is away is kept too
         "max_queued_bytes 0",
         f"max_inflight_messages {settings.max_inflight_messages}",
         f"message_size_limit {MESSAGE_BYTES_MAX}",
