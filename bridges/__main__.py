@@ -43,6 +43,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--bridge-id", default=f"bridge-{os.getpid()}")
     parser.add_argument("--session-timeout-seconds", type=float, default=6.0)
     parser.add_argument("--metrics-port", type=int, default=0, help="0: no endpoint")
+    parser.add_argument("--metrics-host", default="127.0.0.1", help="who may ask: this machine")
     return parser.parse_args(argv)
 
 
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     if options.metrics_port:
-        start_http_server(options.metrics_port, "127.0.0.1")
+        start_http_server(options.metrics_port, options.metrics_host)
     secret, meter = options.secret_file.read_bytes(), Meter()
     door = Door(options.mqtt_host, options.mqtt_port, options.ca, options.cert, options.key)
     settings = run.GroupSettings(

@@ -4,8 +4,9 @@ Rules of this file: one `Link` per connection, never re-used, because the identi
 between two. aiomqtt is pinned to 3.0.0a1; some of its private methods are replaced, for reasons
 read in its source: it connects with a blocking IPv4 socket, on which asyncio does not set
 TCP_NODELAY; a reset while reading ends its loop without telling the waiting callers; a failing
-close does the same; a write to a lost TLS connection is no ConnectError; each client fills a
-buffer of 16 MiB. The contract is covered by tests/device/test_agent_over_mqtt.py.
+close does the same; a write to a lost TLS connection is no ConnectError; a QoS 0 message that
+finds nobody reading is dropped; each client fills a buffer of 16 MiB. The contract is covered by
+tests/device/test_agent_over_mqtt.py.
 """
 
 import asyncio
@@ -38,6 +39,9 @@ PUBACK_SECONDS_MAX = 30.0
 CLOSE_SECONDS_MAX = 2.0
 BUFFER_BYTES = 262_144
 RECEIVE_MAX = 16
+UNREAD_MAX = 1_000
+"""Messages that wait to be read; beyond, the connection itself waits."""
+FULL_SECONDS = 0.01
 
 _log = logging.getLogger("fleetcert.device.link")
 
@@ -231,7 +235,15 @@ class _Client(Client):
 
     async def _receive(self) -> Packet:
         try:
-            return await super()._receive()
+            while True:
+                packet = await super()._receive()
+                if not isinstance(packet, PublishPacket) or packet.qos != QoS.AT_MOST_ONCE:
+                    return packet
+                if self._getters:
+                    return packet
+                self._queue.append(packet)
+                while len(self._queue) > UNREAD_MAX:  # noqa: ASYNC110 - the deque tells nobody
+                    await asyncio.sleep(FULL_SECONDS)
         except OSError as error:
             await self._close()
             raise ConnectError(self._endpoint) from error

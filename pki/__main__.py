@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("issuer", help="answer certificate requests until SIGTERM")
     run.add_argument("--bootstrap", default="127.0.0.1:9092", help="Kafka's host:port")
     run.add_argument("--metrics-port", type=int, default=0, help="0: no metrics")
+    run.add_argument("--metrics-host", default="127.0.0.1", help="who may ask: this machine")
     run.add_argument("--lifetime-days", type=float, default=90.0)
     run.add_argument("--grace-days", type=float, default=30.0)
     for command in (init, service, run):
@@ -87,7 +88,7 @@ def _issuer(options: argparse.Namespace) -> None:
     registry = CollectorRegistry()
     meter = PrometheusMeter(registry)
     if options.metrics_port:
-        start_http_server(options.metrics_port, "127.0.0.1", registry)
+        start_http_server(options.metrics_port, options.metrics_host, registry)
     stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stop.append(received))

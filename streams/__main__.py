@@ -18,23 +18,7 @@ EXAMPLES = """examples:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the options and run until SIGTERM."""
-    parser = argparse.ArgumentParser(
-        prog="python -m streams",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("role", choices=["worker"])
-    defaults = Settings()
-    parser.add_argument("--bootstrap", default=defaults.bootstrap, help="Kafka's host:port")
-    parser.add_argument("--data-dir", type=Path, default=defaults.data_dir)
-    parser.add_argument("--metrics-port", type=int, default=0, help="0: no endpoint")
-    parser.add_argument("--tick-seconds", type=float, default=defaults.tick_seconds)
-    parser.add_argument(
-        "--session-timeout-seconds", type=float, default=defaults.session_timeout_seconds
-    )
-    parser.add_argument("--stall-seconds", type=float, default=defaults.stall_seconds)
-    parser.add_argument("--batch-max", type=int, default=defaults.batch_max)
-    options = parser.parse_args(argv)
+    options = _options(argv)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -45,18 +29,34 @@ def main(argv: list[str] | None = None) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     app = create(
-        Settings(
-            bootstrap=options.bootstrap,
-            data_dir=options.data_dir,
-            metrics_port=options.metrics_port,
-            tick_seconds=options.tick_seconds,
-            session_timeout_seconds=options.session_timeout_seconds,
-            stall_seconds=options.stall_seconds,
-            batch_max=options.batch_max,
-        )
+        Settings(**{name: value for name, value in vars(options).items() if name != "role"})
     )
     sys.argv = sys.argv[:1]
     faust.Worker(app, loglevel=logging.WARNING, redirect_stdouts=False).execute_from_commandline()
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    """Read the options: beside `role`, each is named as its field of Settings."""
+    parser = argparse.ArgumentParser(
+        prog="python -m streams",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("role", choices=["worker"])
+    defaults = Settings()
+    parser.add_argument("--bootstrap", default=defaults.bootstrap, help="Kafka's host:port")
+    parser.add_argument("--data-dir", type=Path, default=defaults.data_dir)
+    parser.add_argument("--metrics-port", type=int, default=0, help="0: no endpoint")
+    parser.add_argument(
+        "--metrics-host", default=defaults.metrics_host, help="who may ask: this machine"
+    )
+    parser.add_argument("--tick-seconds", type=float, default=defaults.tick_seconds)
+    parser.add_argument(
+        "--session-timeout-seconds", type=float, default=defaults.session_timeout_seconds
+    )
+    parser.add_argument("--stall-seconds", type=float, default=defaults.stall_seconds)
+    parser.add_argument("--batch-max", type=int, default=defaults.batch_max)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class Settings:
     data_dir: Path = Path("var/worker")
     application: str = "fleetcert-devices"
     metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
     tick_seconds: float = 1.0
     session_timeout_seconds: float = 10.0
     commit_seconds: float = 1.0
@@ -87,7 +88,7 @@ def _connect(app: faust.App, settings: Settings) -> None:
     @app.task
     async def metrics() -> None:
         if settings.metrics_port:
-            start_http_server(settings.metrics_port, "127.0.0.1")
+            start_http_server(settings.metrics_port, settings.metrics_host)
 
     @app.timer(settings.tick_seconds)
     async def tick() -> None:

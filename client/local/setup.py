@@ -22,8 +22,11 @@ def tools(layout: Layout) -> tuple[Path, Path]:
         raise LocalError(str(error)) from error
 
 
-def identities(layout: Layout) -> None:
-    """Create the authorities, the services' certificates and the stamp's secret, once."""
+def identities(layout: Layout, names: tuple[str, ...] = ("localhost", HOST)) -> None:
+    """Create the authorities, the services' certificates and the stamp's secret, once.
+
+    `names` are those that the broker is reached under.
+    """
     now = datetime.now(UTC)
     if not (layout.pki_dir / "device-ca" / "ca.pem").exists():
         authority.create(layout.pki_dir, now=now)
@@ -35,7 +38,7 @@ def identities(layout: Layout) -> None:
         certificate, key = authority.issue_service(
             opened,
             name,
-            ["localhost", HOST],
+            list(names),
             now=now,
             days=SERVICE_DAYS,
             server=server,

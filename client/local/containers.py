@@ -1,0 +1,106 @@
+"""What docker compose runs once before the services: identities into volumes, topics into Kafka.
+
+Each service gets a folder of its own with exactly the files it reads; the root's key and the
+device CA's key reach no bridge and no broker. All of it is made once, a second run changes nothing
+but the copies.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from bridges.mqtt.broker import config
+from client.local import setup, topics
+from client.local.errors import LocalError
+from client.local.layout import HOST, Layout
+
+USER_ID = 10_001
+"""The services' user in our images: see deploy/Dockerfile and deploy/broker/Dockerfile."""
+PLUGIN = Path("/usr/lib/fleetcert/fleetcert_identity.so")
+EXAMPLES = """examples:
+  python -m client.local.containers identities --directory /identities --into /run/fleetcert
+  python -m client.local.containers topics --bootstrap kafka:9092 --partitions 2
+"""
+
+
+def identities(directory: Path, into: Path, broker_name: str, buckets: int) -> None:
+    """Make the authorities in `directory` once; copy to each service what it reads.
+
+    `into` has a folder for each of issuer, broker and bridge; the broker is reached as
+    `broker_name`, and keeps its own files in the folder of its name.
+    """
+    layout = Layout(data_dir=directory, buckets=buckets)
+    setup.identities(layout, names=("localhost", HOST, broker_name))
+    pki, services = layout.pki_dir, layout.services_dir
+    shutil.copytree(
+        pki, into / "issuer", ignore=lambda _, names: {"root"} & set(names), dirs_exist_ok=True
+    )
+    service_ca = pki / "service-ca" / "ca.pem"
+    for name, files in {
+        "broker": [*services.glob("broker.*"), services / "device-chain.pem"],
+        "bridge": [*services.glob("bridge.*")],
+    }.items():
+        for one in (*files, layout.stamp_secret):
+            shutil.copy(one, into / name)
+        shutil.copy(service_ca, into / name / "service-ca.pem")
+    shutil.copy(pki / "device-ca" / "ca.pem", into / "broker" / "device-ca.pem")
+    _broker(into / "broker", buckets)
+    for name in ("issuer", "broker", "bridge"):
+        _give(into / name)
+
+
+def _broker(folder: Path, buckets: int) -> None:
+    data_dir = folder / "data"
+    data_dir.mkdir(exist_ok=True)
+    config.write(
+        config.BrokerSettings(
+            data_dir=data_dir,
+            device_ca=folder / "device-chain.pem",
+            service_ca=folder / "service-ca.pem",
+            server_cert=folder / "broker.pem",
+            server_key=folder / "broker.key",
+            plugin=PLUGIN,
+            secret_file=folder / "stamp.secret",
+            device_issuers=folder / "device-ca.pem",
+            buckets=buckets,
+            saved_changes=1_000,
+        )
+    )
+
+
+def _give(folder: Path) -> None:
+    """Make everything below, and the folder itself, the services' own."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, USER_ID, USER_ID)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one of the two tasks; exit code 1 with a message where it fails."""
+    parser = argparse.ArgumentParser(
+        prog="python -m client.local.containers",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("task", choices=["identities", "topics"])
+    parser.add_argument("--directory", type=Path, default=Path("/identities"))
+    parser.add_argument("--into", type=Path, default=Path("/run/fleetcert"))
+    parser.add_argument("--broker-name", default="mosquitto")
+    parser.add_argument("--buckets", type=int, default=8)
+    parser.add_argument("--bootstrap", default="kafka:9092", help="Kafka's host:port")
+    parser.add_argument("--partitions", type=int, default=2)
+    options = parser.parse_args(argv)
+    try:
+        if options.task == "topics":
+            topics.create_topics(options.bootstrap, options.partitions)
+        else:
+            identities(options.directory, options.into, options.broker_name, options.buckets)
+    except (LocalError, OSError) as error:
+        sys.stderr.write(f"{options.task}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
