@@ -207,7 +207,11 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class PartitionRow:
-    """What is true of a whole partition: machine time, versions, policy, totals, set-aside list."""
+    """What is true of a whole partition: machine time, versions, policy, totals, set-aside list.
+
+    `rows` counts the partition's rows: a table that has fewer is not whole. `core_since` is the
+    offset of the record that activated `core_version`, -1 where the history began with it.
+    """
 
     applied_offset: int = -1
     tick_number: int = 0
@@ -218,3 +222,5 @@ class PartitionRow:
     policy: Policy = field(default_factory=Policy)
     totals: Totals = field(default_factory=Totals)
     set_aside: tuple[int, ...] = ()
+    rows: int = 0
+    core_since: int = -1

@@ -3,7 +3,8 @@
 Rules: the unit of determinism is the partition (its rows and one partition row). Inputs are the
 records alone; ids of outputs derive from (topic, partition, offset, index). A record at or below
 `applied_offset` changes nothing. A step that raises is set aside in the partition row, with a
-dead letter; a replay honours that list.
+dead letter; a replay honours that list. A record that activates a newer core is the last one that
+this core folds.
 """
 
 import hashlib
@@ -172,6 +173,8 @@ class Folded(Generic[R]):
 def fold(machine: Machine[R], partition: Partition[R], entries: Iterable[Entry]) -> Folded[R]:
     """Fold the entries, in the order of their offsets, and return what changed.
 
+    The fold ends behind a record that activates a newer core than this one.
+
     `partition.row` and `partition.deadlines` move on; `partition.read` is asked for rows that
     this batch has not changed.
     """
@@ -193,6 +196,8 @@ def fold(machine: Machine[R], partition: Partition[R], entries: Iterable[Entry])
                 turn = _set_aside(machine, partition, folded, entry, error)
         folded.outputs.extend(turn.outputs)
         partition.row = changed(partition.row, applied_offset=entry.offset)
+        if partition.row.core_version > machine.version:
+            break
     return folded
 
 
@@ -205,10 +210,12 @@ def _apply(
         _tick(machine, partition, folded, turn, entry)
     elif isinstance(event, PolicyActivated) and policy.objection(event.policy):
         _dead_letter(turn, entry, Reason.MALFORMED, policy.objection(event.policy))
+    elif isinstance(event, CoreVersionActivated) and event.version < partition.row.core_version:
+        _dead_letter(turn, entry, Reason.MALFORMED, f"core {event.version} is older")
     elif isinstance(event, CoreVersionActivated | PolicyActivated):
         if event.number > partition.row.broadcast_number:
             change: dict[str, Any] = (
-                {"core_version": event.version}
+                {"core_version": event.version, "core_since": entry.offset}
                 if isinstance(event, CoreVersionActivated)
                 else {"policy": event.policy}
             )
@@ -287,6 +294,8 @@ def _keep(
     new = machine.count(after)
     if old != new:
         partition.row = replace(partition.row, totals=_moved(partition.row.totals, old, new))
+    if before is None:
+        partition.row = changed(partition.row, rows=partition.row.rows + 1)
 
 
 def _moved(totals: Totals, old: Totals, new: Totals) -> Totals:
