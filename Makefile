@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PACKAGES := schemas streams bridges pki client device
+PACKAGES := schemas streams bridges pki client device protocols
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up down demo test check bench chaos clean docs lock

@@ -1,12 +1,8 @@
-"""One MQTT 5 connection over TLS with a client certificate: the only module that knows aiomqtt.
+"""One MQTT 5 connection over TLS with a client certificate, in the agent's own words.
 
 Rules of this file: one `Link` per connection, never re-used, because the identity may change
-between two. aiomqtt is pinned to 3.0.0a1; some of its private methods are replaced, for reasons
-read in its source: it connects with a blocking IPv4 socket, on which asyncio does not set
-TCP_NODELAY; a reset while reading ends its loop without telling the waiting callers; a failing
-close does the same; a write to a lost TLS connection is no ConnectError; a QoS 0 message that
-finds nobody reading is dropped; each client fills a buffer of 16 MiB. The contract is covered by
-tests/device/test_agent_over_mqtt.py.
+between two; the session's end is `Lost`, a door that said no is `Refused`. The contract is covered
+by tests/device/test_agent_over_mqtt.py.
 """
 
 import asyncio
@@ -17,31 +13,18 @@ import types
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from aiomqtt import (
-    Client,
-    ConnAckPacket,
-    ConnectError,
-    NegativeAckError,
-    ProtocolError,
-    PublishPacket,
-    QoS,
-    Will,
-)
-from aiomqtt._client import _SlidingWindowBuffer
-from mqtt5 import ConnAckReasonCode, ConnectPacket, Packet
+from aiomqtt import ConnectError, NegativeAckError, ProtocolError, PublishPacket, Will
 
 from device.store import Identity
+from protocols.mqtt import AT_LEAST_ONCE, Client
 
 CONNECT_SECONDS_MAX = 20.0
 PUBACK_SECONDS_MAX = 30.0
 CLOSE_SECONDS_MAX = 2.0
-BUFFER_BYTES = 262_144
+PACKET_BYTES_MAX = 131_072
+UNREAD_BYTES_MAX = 262_144
 RECEIVE_MAX = 16
-UNREAD_MAX = 1_000
-"""Messages that wait to be read; beyond, the connection itself waits."""
-FULL_SECONDS = 0.01
 
 _log = logging.getLogger("fleetcert.device.link")
 
@@ -94,7 +77,7 @@ class Link:
     """
 
     def __init__(self, broker: Broker, identity: Identity, device_id: str, will: bytes) -> None:
-        self._client = _Client(
+        self._client = Client(
             hostname=broker.host,
             port=broker.port,
             identifier=device_id,
@@ -103,12 +86,13 @@ class Link:
             session_expiry_interval=broker.session_expiry_seconds,
             keep_alive=broker.keep_alive_seconds,
             receive_max=RECEIVE_MAX,
-            max_packet_size=BUFFER_BYTES // 2,
+            max_packet_size=PACKET_BYTES_MAX,
+            unread_bytes_max=UNREAD_BYTES_MAX,
             logger=logging.getLogger("fleetcert.device.mqtt"),
             will=Will(
                 f"devices/{device_id}/status",
                 payload=will,
-                qos=QoS.AT_LEAST_ONCE,
+                qos=AT_LEAST_ONCE,
                 content_type="application/json",
             ),
         )
@@ -143,7 +127,7 @@ class Link:
         """Subscribe with QoS 1. Raises Refused when the broker does not grant it."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS_MAX):
-                await self._client.subscribe(pattern, max_qos=QoS.AT_LEAST_ONCE)
+                await self._client.subscribe(pattern, max_qos=AT_LEAST_ONCE)
         except (NegativeAckError, ConnectError, OSError) as error:
             raise Refused(f"subscription to {pattern}: {error}") from error
 
@@ -154,7 +138,7 @@ class Link:
                 await self._client.publish(
                     topic,
                     payload,
-                    qos=QoS.AT_LEAST_ONCE,
+                    qos=AT_LEAST_ONCE,
                     packet_id=next(self._client.packet_ids),
                     content_type=content_type,
                 )
@@ -184,81 +168,3 @@ class Link:
             await self._client.puback(message.packet_id)
         except (ConnectError, OSError) as error:
             raise Lost(str(error)) from error
-
-
-class _Client(Client):
-    """aiomqtt's client with its connection made asynchronous and its endings made certain."""
-
-    reached = False
-    """Whether the broker that we trust was there: TCP and our half of the handshake succeeded."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._buffer_in = _SlidingWindowBuffer(size=BUFFER_BYTES)
-
-    async def _connect(self) -> None:
-        self._reader, self._writer = await asyncio.open_connection(
-            self._hostname,
-            self._port,
-            ssl=self._ssl_context,
-            server_hostname=self._hostname,
-            ssl_shutdown_timeout=CLOSE_SECONDS_MAX,
-        )
-        self.reached = True
-        await self._send(
-            ConnectPacket(
-                client_id=self.identifier,
-                clean_start=self._clean_start,
-                will=self._will,
-                keep_alive=self._keep_alive,
-                session_expiry_interval=self._session_expiry_interval,
-                receive_max=self._receive_max,
-                max_packet_size=self._max_packet_size,
-            )
-        )
-        packet = await self._receive()
-        if not isinstance(packet, ConnAckPacket):
-            raise ProtocolError(f"{type(packet).__name__} where CONNACK was due")
-        if packet.reason_code != ConnAckReasonCode.SUCCESS:
-            raise NegativeAckError(packet)
-        if packet.server_keep_alive is not None:
-            self._keep_alive = packet.server_keep_alive
-        self._send_semaphore = asyncio.BoundedSemaphore(packet.receive_max)
-        self._connected.set_result(packet)
-        self._disconnected = asyncio.Future()
-
-    async def _send(self, packet: Packet) -> None:
-        # In Python 3.11 a TLS transport whose connection is lost raises AttributeError on write.
-        if not hasattr(self, "_writer") or self._writer.transport.is_closing():
-            raise ConnectError(self._endpoint)
-        await super()._send(packet)
-
-    async def _receive(self) -> Packet:
-        try:
-            while True:
-                packet = await super()._receive()
-                if not isinstance(packet, PublishPacket) or packet.qos != QoS.AT_MOST_ONCE:
-                    return packet
-                if self._getters:
-                    return packet
-                self._queue.append(packet)
-                while len(self._queue) > UNREAD_MAX:  # noqa: ASYNC110 - the deque tells nobody
-                    await asyncio.sleep(FULL_SECONDS)
-        except OSError as error:
-            await self._close()
-            raise ConnectError(self._endpoint) from error
-
-    async def _close_inner(self) -> None:
-        with contextlib.suppress(OSError):
-            await super()._close_inner()
-        if not self._disconnected.done():
-            self._getters.clear()
-            self._connected = asyncio.Future()
-            self._disconnected.set_result(None)
-
-    def abort(self) -> None:
-        """Drop the connection, whatever state it is in."""
-        if hasattr(self, "_tasks"):
-            self._tasks.cancel()
-        if hasattr(self, "_writer"):
-            self._writer.transport.abort()

@@ -17,15 +17,9 @@ import structlog
 from bridges.kafka import Recorder
 from bridges.meter import Meter
 from bridges.mqtt import outbound
-from bridges.mqtt.client import (
-    AT_LEAST_ONCE,
-    AT_MOST_ONCE,
-    Door,
-    Lost,
-    bucket_session,
-    command_session,
-)
+from bridges.mqtt.client import Door, bucket_session, command_session
 from bridges.mqtt.inbound import Received, Translated, translate
+from protocols.mqtt import AT_LEAST_ONCE, AT_MOST_ONCE, Client, Lost
 from schemas.commands import Command
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS
 
@@ -40,7 +34,7 @@ YIELD_EVERY = 200
 class Session:
     """One connection of a bucket: what Kafka has and the broker and device do not know yet."""
 
-    client: aiomqtt.Client
+    client: Client
     done: list[tuple[int | None, Translated]] = field(default_factory=list)
 
 
@@ -53,7 +47,7 @@ class MqttBridge:
         self._door, self._bridge_id, self._secret = door, bridge_id, secret
         self._recorder, self._meter = recorder, meter
         self._buckets: dict[int, asyncio.Task[None]] = {}
-        self._down: aiomqtt.Client | None = None
+        self._down: Client | None = None
         self._down_ready = asyncio.Event()
 
     async def own(self, buckets: set[int]) -> None:

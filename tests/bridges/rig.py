@@ -20,13 +20,13 @@ import aiomqtt
 from confluent_kafka import Producer
 
 from bridges.mqtt.broker.stamp import bucket_of
-from bridges.mqtt.client import Client
 from client.fleet import Fleet, Found
 from client.local import launch, setup, topics
 from client.local.layout import HOST, Layout
 from client.local.processes import listens
 from device.provision import DeviceCa, provision
 from pki import authority
+from protocols.mqtt import Client
 from schemas import codec
 from schemas.events import DeviceReported
 from schemas.topics import DEVICE_COMMANDS, DEVICE_EVENTS, PARTITIONER

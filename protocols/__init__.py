@@ -1,0 +1,1 @@
+"""Sessions of the protocols that bridges and devices both speak, not what they say."""
