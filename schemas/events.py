@@ -172,6 +172,21 @@ class PolicyActivated:
     actor: str
 
 
+@dataclass(frozen=True, slots=True)
+class DoorServed:
+    """A bridge served this share of a door up to `at`; told in every partition, every 10 s.
+
+    `number` rises with each word about a share, also from one bridge to the next (a bridge takes
+    its clock, in milliseconds). A device's share is `schemas.shares.share_of` its id.
+    """
+
+    door: str
+    share: int
+    shares: int
+    number: int
+    at: int
+
+
 Keyed = (
     DeviceRegistered
     | SessionOpened
@@ -185,5 +200,5 @@ Keyed = (
     | SigningRefused
     | CertificateRevoked
 )
-Broadcast = ClockTicked | CoreVersionActivated | PolicyActivated
+Broadcast = ClockTicked | CoreVersionActivated | PolicyActivated | DoorServed
 DeviceEvent = Keyed | Broadcast

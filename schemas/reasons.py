@@ -47,6 +47,7 @@ class Reason(StrEnum):
     MESSAGE_SIZE = "message-size"
     SEQUENCE_GAP = "sequence-gap"
     TWO_ADDRESSES = "two-addresses"
+    DOOR_AWAY = "door-away"
     RECOVERED = "recovered"
 
 
@@ -65,7 +66,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.FOREIGN_TOPIC: "The device wrote to a topic that names another device.",
     Reason.UNSIGNED_STAMP: "The identity stamp is absent or wrongly signed (a will, a forgery).",
     Reason.REPEATED: "The same event came before.",
-    Reason.CLOCK_OFF: "A tick lies more than five seconds off its record's broker time.",
+    Reason.CLOCK_OFF: "The clock of a tick or a door lies far off its record's broker time.",
     Reason.STEP_RAISED: "A step raised an exception; the record is set aside.",
     Reason.FINGERPRINT_UNKNOWN: "No certificate of this fingerprint was issued to the device.",
     Reason.CERTIFICATE_RETIRED: "The certificate was replaced and its grace is over.",
@@ -92,5 +93,6 @@ SENTENCES: dict[Reason, str] = {
     Reason.MESSAGE_SIZE: "Messages are far larger than in the device's own past.",
     Reason.SEQUENCE_GAP: "Numbers of the device's own sequence are missing.",
     Reason.TWO_ADDRESSES: "One certificate is in use from two addresses at once.",
+    Reason.DOOR_AWAY: "Nobody serves this share of a door; its devices' silence does not count.",
     Reason.RECOVERED: "The alert's condition has ended.",
 }

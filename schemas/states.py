@@ -28,6 +28,7 @@ class Policy:
     attempts_max: int = 5
     window_ms: int = 60_000
     silent_after_ms: int = 900_000
+    door_away_ms: int = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,7 @@ class DeviceRow:
     window: Window
     past: Past
     watches: tuple[Watch, ...]
+    door: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +208,36 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionRow:
-    """What is true of a whole partition: machine time, versions, policy, totals, set-aside list.
+class Waking:
+    """The waking of one row (by its key) by the tick at `offset`."""
 
+    offset: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DoorShare:
+    """One share of a door, as its bridges tell.
+
+    `at` is up to when it was served by the bridge's clock, `heard_at` the machine time of that
+    word, `up_since` since when such words come without a gap; `told`: its absence was decided upon.
+    """
+
+    door: str
+    share: int
+    shares: int
+    number: int
+    at: int
+    heard_at: int
+    up_since: int
+    told: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRow:
+    """What is true of a whole partition: machine time, versions, policy, totals, set-aside lists.
+
+    `set_aside` are offsets of records, `wakings` wakings, whose step raised; a replay honours both.
     `rows` counts the partition's rows: a table that has fewer is not whole. `core_since` is the
     offset of the record that activated `core_version`, -1 where the history began with it.
     """
@@ -224,3 +253,5 @@ class PartitionRow:
     set_aside: tuple[int, ...] = ()
     rows: int = 0
     core_since: int = -1
+    wakings: tuple[Waking, ...] = ()
+    doors: tuple[DoorShare, ...] = ()

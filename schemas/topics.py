@@ -68,7 +68,7 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic(
         DECISIONS,
-        "`device:<id>` or `partition:<n>`",
+        "`device:<id>`, `partition:<n>` or `door:<name>/<share>`",
         "every decision and alert",
         "device machine",
         True,

@@ -14,7 +14,8 @@ from schemas.states import PARTITION_KEY, DeviceRow, PartitionRow
 from schemas.topics import DEVICE_EVENTS, DEVICE_STATE
 from streams.core.deadlines import Deadlines
 from streams.core.device import MACHINE
-from streams.core.machine import Entry, Output, Partition, fold
+from streams.core.machine import Entry, Partition, fold
+from streams.core.turn import Output
 from streams.engine.log import read_to_end
 from streams.engine.table import Record, entry
 
@@ -77,12 +78,16 @@ def history(bootstrap: str, partition: int, last: int) -> Iterator[Record]:
 def fold_history(
     number: int,
     records: Iterable[Record],
-    set_aside: tuple[int, ...] = (),
+    live: PartitionRow | None = None,
     on_output: Callable[[Output], None] = lambda output: None,
 ) -> tuple[dict[bytes, bytes], int]:
-    """Fold from nothing; return the encoded rows by key and the number of records."""
+    """Fold from nothing; return the encoded rows by key and the number of records.
+
+    What the `live` row says was set aside, when it was folded first, is set aside here too.
+    """
     rows: dict[bytes, DeviceRow] = {}
-    start = PartitionRow(set_aside=set_aside)
+    live = live or PartitionRow()
+    start = PartitionRow(set_aside=live.set_aside, wakings=live.wakings)
     partition: Partition[DeviceRow] = Partition(number, start, rows.get, Deadlines())
     events, waiting = 0, []
     for record in records:
@@ -111,7 +116,7 @@ def verify(bootstrap: str, partition: int, on_record: Callable[[], None] = lambd
             on_record()
             yield record
 
-    replayed, events = fold_history(partition, counted(), row.set_aside)
+    replayed, events = fold_history(partition, counted(), row)
     if stored is None:
         replayed.pop(PARTITION_KEY)
     return Verdict(

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from schemas.decisions import DecisionName, Severity
 from schemas.reasons import Reason
-from schemas.states import DeviceRow, Past, Policy, Watch, Window
-from streams.core.machine import Turn
+from schemas.states import DeviceRow, Past, Watch, Window
+from streams.core import doors
+from streams.core.turn import Turn
 
 MESSAGES_MIN = 5
 """Messages that a window needs before its error rate says anything."""
@@ -128,10 +129,10 @@ def at_once(turn: Turn, row: DeviceRow) -> DeviceRow:
 
 
 def silence(turn: Turn, row: DeviceRow) -> DeviceRow:
-    """Raise SILENT where nothing was heard for the policy's span."""
+    """Raise SILENT where nothing was heard for the policy's span, though it could have been."""
     if not row.last_seen_at or is_silent(row):
         return row
-    quiet_ms = turn.now - row.last_seen_at
+    quiet_ms = turn.now - doors.quiet_since(turn, row)
     if quiet_ms < turn.policy.silent_after_ms:
         return row
     _decide(
@@ -160,13 +161,13 @@ def open_alerts(row: DeviceRow) -> int:
     return sum(1 for watch in row.watches if watch.raised_at)
 
 
-def due_at(row: DeviceRow, policy: Policy) -> int:
+def due_at(turn: Turn, row: DeviceRow) -> int:
     """Return when the rules next need the clock, zero for never."""
     instants = []
     if row.window.started_at:
-        instants.append(row.window.started_at + policy.window_ms)
+        instants.append(row.window.started_at + turn.policy.window_ms)
     if row.last_seen_at and not is_silent(row):
-        instants.append(row.last_seen_at + policy.silent_after_ms)
+        instants.append(doors.quiet_since(turn, row) + turn.policy.silent_after_ms)
     return min(instants, default=0)
 
 

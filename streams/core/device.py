@@ -16,7 +16,8 @@ from schemas.records import changed
 from schemas.states import DeviceRow, Idle, Past, Totals, Window
 from schemas.topics import DEVICE_EVENTS
 from streams.core import anomaly, certificate, presence, rotation
-from streams.core.machine import Machine, Turn
+from streams.core.machine import Machine
+from streams.core.turn import Turn
 
 CORE_VERSION = 1
 """Raised with every change of what a fold gives; an older worker refuses a newer history."""
@@ -66,7 +67,7 @@ def _answer(turn: Turn, row: DeviceRow, event: events.Keyed) -> DeviceRow:
 
 def due(turn: Turn, row: DeviceRow) -> DeviceRow:
     """Do what is due at the machine's time."""
-    row, ended = certificate.end_graces(row, turn.now, turn.position.offset)
+    row, ended = certificate.end_graces(row, turn.now, turn.offset)
     for one in ended:
         turn.decide(
             DecisionName.CERTIFICATE_RETIRED,
@@ -122,7 +123,7 @@ def _said(
         return _under_retired(turn, row, event, evidence, numbering)
     if known.status == certificate.CANDIDATE:
         row = rotation.prove(turn, row, known)
-    row = anomaly.heard(turn, anomaly.close_window(turn, presence.seen(turn, row)))
+    row = anomaly.heard(turn, anomaly.close_window(turn, presence.seen(turn, row, evidence)))
     row = _dispatch(turn, row, event, evidence, numbering)
     return anomaly.at_once(turn, row)
 
@@ -251,16 +252,20 @@ def _with_due(turn: Turn, row: DeviceRow) -> DeviceRow:
     instants = [
         certificate.due_at(row),
         rotation.deadline_at(row.rotation),
-        anomaly.due_at(row, turn.policy),
+        anomaly.due_at(turn, row),
     ]
     if isinstance(row.rotation, Idle):
         instants.append(certificate.renew_at(row, turn.policy))
     at = min((one for one in instants if one), default=0)
-    return changed(row, next_due_at=at, applied_offset=turn.position.offset)
+    return changed(row, next_due_at=at, applied_offset=turn.offset)
 
 
 def _stamp(row: DeviceRow, offset: int) -> DeviceRow:
     return row if row.applied_offset == offset else changed(row, applied_offset=offset)
+
+
+def _park(row: DeviceRow) -> DeviceRow:
+    return changed(row, next_due_at=0)
 
 
 def _reason(text: str) -> Reason:
@@ -271,5 +276,11 @@ def _reason(text: str) -> Reason:
 
 
 MACHINE: Machine[DeviceRow] = Machine(
-    topic=DEVICE_EVENTS, version=CORE_VERSION, step=step, due=due, stamp=_stamp, count=count
+    topic=DEVICE_EVENTS,
+    version=CORE_VERSION,
+    step=step,
+    due=due,
+    stamp=_stamp,
+    park=_park,
+    count=count,
 )

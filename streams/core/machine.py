@@ -1,37 +1,46 @@
 """The machine: a deterministic fold of one partition's log into rows and outputs.
 
 Rules: the unit of determinism is the partition (its rows and one partition row). Inputs are the
-records alone; ids of outputs derive from (topic, partition, offset, index). A record at or below
-`applied_offset` changes nothing. A step that raises is set aside in the partition row, with a
-dead letter; a replay honours that list. A record that activates a newer core is the last one that
-this core folds.
+records alone. A record at or below `applied_offset` changes nothing. A step that raises is set
+aside in the partition row, with a dead letter: a keyed event or a broadcast by its offset, the
+waking of a row by offset and key, so that time never stops for one row. A replay honours both
+lists, also with a core that is mended since. A record that activates a newer core is the last one
+that this core folds.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar, get_args
 
-from schemas.decisions import DeadLetter, Decision, DecisionName, Severity
-from schemas.envelope import Position, is_device_id
-from schemas.events import ClockTicked, CoreVersionActivated, PolicyActivated
+from schemas.decisions import DecisionName, Severity
+from schemas.envelope import is_device_id
+from schemas.events import (
+    Broadcast,
+    ClockTicked,
+    CoreVersionActivated,
+    DoorServed,
+    PolicyActivated,
+)
 from schemas.reasons import Reason
 from schemas.records import changed
-from schemas.states import PartitionRow, Policy, Totals
-from schemas.topics import DEAD_LETTERS, DECISIONS
-from streams.core import policy
+from schemas.states import PartitionRow, Totals, Waking
+from streams.core import doors, policy
 from streams.core.deadlines import Deadlines
+from streams.core.turn import OUTPUTS_MAX, Output, Turn
 
-DUE_PER_TICK_MAX = 100
+DUE_PER_TICK_MAX = 5_000
 """Rows that one tick may wake; the rest stay due for the next tick."""
-OUTPUTS_MAX = 1_000
-"""Outputs of one record."""
 OUTPUTS_PER_ROW_MAX = 100
 """Outputs that waking one row may need: a tick wakes no more rows than surely fit."""
 TICK_OFF_MAX_MS = 5_000
 """How far a tick may lie off its record's broker time."""
 SET_ASIDE_MAX = 1_000
-"""Records that a partition may set aside before it stops and asks for a person."""
+"""Records and wakings that a partition may set aside before it stops and asks for a person."""
+WAKINGS_PER_ROW_MAX = 8
+"""Wakings of one row that may be set aside; then it sleeps until another core is activated."""
+
+_ROOM = OUTPUTS_MAX - OUTPUTS_PER_ROW_MAX
+_BROADCASTS = frozenset(get_args(Broadcast))
 
 
 class Row(Protocol):
@@ -62,83 +71,11 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
-    """One record to publish."""
-
-    topic: str
-    key: bytes
-    record: Any
-
-
-class TooManyOutputs(RuntimeError):
-    """A step passed OUTPUTS_MAX: a bug, for work this long continues by events."""
-
-
-class Turn:
-    """What one record's step sees of its surroundings, and where it puts its outputs."""
-
-    __slots__ = ("_ids", "core_version", "now", "outputs", "policy", "position", "random")
-
-    def __init__(self, position: Position, partition: PartitionRow) -> None:
-        self.position = position
-        self.now = partition.now
-        self.random = partition.random
-        self.policy: Policy = partition.policy
-        self.core_version = partition.core_version
-        self.outputs: list[Output] = []
-        self._ids = 0
-
-    def new_id(self, kind: str) -> str:
-        """Return the next id that derives from this record: the same again in a replay."""
-        self._ids += 1
-        return f"{kind}-{self.position.partition}-{self.position.offset}-{self._ids}"
-
-    def nonce(self, purpose: str) -> bytes:
-        """Return 16 bytes that derive from the last tick's random bytes and this record."""
-        at = self.position
-        seed = f"{at.topic}/{at.partition}/{at.offset}/{purpose}".encode()
-        return hashlib.sha256(self.random + seed).digest()[:16]
-
-    def send(self, topic: str, key: bytes, record: Any) -> None:
-        """Publish `record`. Raises TooManyOutputs past OUTPUTS_MAX."""
-        if len(self.outputs) >= OUTPUTS_MAX:
-            raise TooManyOutputs(str(self.position))
-        self.outputs.append(Output(topic, key, record))
-
-    def decide(
-        self,
-        name: DecisionName,
-        reason: Reason,
-        subject: str,
-        *,
-        severity: Severity = Severity.INFO,
-        rule: str = "",
-        values: Mapping[str, object] | None = None,
-    ) -> None:
-        """Publish a decision about `subject` (`device:<id>` or `partition:<n>`)."""
-        index = len(self.outputs)
-        decision = Decision(
-            decision_id=self.new_id("d"),
-            name=name.value,
-            reason=reason.value,
-            severity=severity.value,
-            subject=subject,
-            cause=self.position,
-            cause_index=index,
-            rule=rule,
-            core_version=self.core_version,
-            decided_at=self.now,
-            values={key: str(value) for key, value in (values or {}).items()},
-        )
-        self.send(DECISIONS, subject.encode(), decision)
-
-
-@dataclass(frozen=True, slots=True)
 class Machine(Generic[R]):
     """The domain's part of the fold.
 
-    `step` answers a keyed event for a row that may be absent; `due` wakes a row; `count` gives
-    the part of a row in the partition's totals.
+    `step` answers a keyed event for a row that may be absent; `due` wakes a row; `stamp` gives
+    it an applied offset, `park` takes its deadline; `count` is its part in the partition's totals.
     """
 
     topic: str
@@ -146,6 +83,7 @@ class Machine(Generic[R]):
     step: Callable[[Turn, R | None, Any], R | None]
     due: Callable[[Turn, R], R]
     stamp: Callable[[R, int], R]
+    park: Callable[[R], R]
     count: Callable[[R], Totals]
 
 
@@ -176,66 +114,98 @@ def fold(machine: Machine[R], partition: Partition[R], entries: Iterable[Entry])
     The fold ends behind a record that activates a newer core than this one.
 
     `partition.row` and `partition.deadlines` move on; `partition.read` is asked for rows that
-    this batch has not changed.
+    this batch has not changed. What it raises comes out, as does a step's exception where the
+    set-aside lists are full: the partition must then be opened anew.
     """
     folded: Folded[R] = Folded()
+    applied = partition.row.applied_offset
+    aside = frozenset(partition.row.set_aside)
     for entry in entries:
-        if entry.offset <= partition.row.applied_offset:
+        if entry.offset <= applied:
             folded.skipped += 1
             continue
-        turn = Turn(Position(machine.topic, partition.number, entry.offset), partition.row)
-        if entry.offset in partition.row.set_aside:
+        turn = Turn(machine.topic, partition.number, entry.offset, partition.row)
+        if entry.offset in aside:
             folded.skipped += 1
         elif entry.event is None:
-            _dead_letter(turn, entry, Reason.UNDECODABLE, entry.undecodable)
+            turn.dead_letter(Reason.UNDECODABLE, entry.undecodable, entry.key, entry.value)
+        elif type(entry.event) not in _BROADCASTS:
+            _keyed(machine, partition, folded, turn, entry)
+        elif isinstance(entry.event, ClockTicked):
+            _tick(machine, partition, folded, turn, entry)
         else:
-            try:
-                _apply(machine, partition, folded, turn, entry)
-                folded.stepped += 1
-            except Exception as error:
-                turn = _set_aside(machine, partition, folded, entry, error)
-        folded.outputs.extend(turn.outputs)
-        partition.row = changed(partition.row, applied_offset=entry.offset)
+            _broadcast(partition, folded, turn, entry)
+        if turn.outputs:
+            folded.outputs.extend(turn.outputs)
+        applied = entry.offset
         if partition.row.core_version > machine.version:
             break
+    partition.row = changed(partition.row, applied_offset=applied)
     return folded
 
 
-def _apply(
+def _keyed(
     machine: Machine[R], partition: Partition[R], folded: Folded[R], turn: Turn, entry: Entry
 ) -> None:
-    """Apply one event. Nothing of `partition` and `folded` changes where a step raises."""
-    event = entry.event
-    if isinstance(event, ClockTicked):
-        _tick(machine, partition, folded, turn, entry)
-    elif isinstance(event, PolicyActivated) and policy.objection(event.policy):
-        _dead_letter(turn, entry, Reason.MALFORMED, policy.objection(event.policy))
-    elif isinstance(event, CoreVersionActivated) and event.version < partition.row.core_version:
-        _dead_letter(turn, entry, Reason.MALFORMED, f"core {event.version} is older")
-    elif isinstance(event, CoreVersionActivated | PolicyActivated):
-        if event.number > partition.row.broadcast_number:
-            change: dict[str, Any] = (
-                {"core_version": event.version, "core_since": entry.offset}
-                if isinstance(event, CoreVersionActivated)
-                else {"policy": event.policy}
-            )
-            partition.row = replace(partition.row, broadcast_number=event.number, **change)
-    else:
-        key = entry.key
+    """Let the row that an event names answer it."""
+    key, event = entry.key, entry.event
+    before = folded.rows.get(key)
+    if before is None:
         if event.device_id.encode() != key or not is_device_id(event.device_id):
-            _dead_letter(turn, entry, Reason.MALFORMED, "the key is not the device id")
+            turn.dead_letter(
+                Reason.MALFORMED, "the key is not the device id", entry.key, entry.value
+            )
             return
-        before = folded.rows.get(key) or partition.read(key)
+        before = partition.read(key)
+    try:
         after = machine.step(turn, before, event)
-        if after is not None and after is not before:
-            _keep(machine, partition, folded, key, before, after, entry.offset)
+    except Exception as error:
+        _set_aside(partition, folded, turn, entry, error)
+        return
+    folded.stepped += 1
+    if after is not None and after is not before:
+        _keep(machine, partition, folded, key, before, after, entry.offset)
+
+
+def _broadcast(partition: Partition[R], folded: Folded[R], turn: Turn, entry: Entry) -> None:
+    """Apply a broadcast, once by its number."""
+    try:
+        partition.row = _told(partition.row, turn, entry)
+        folded.stepped += 1
+    except Exception as error:
+        _set_aside(partition, folded, turn, entry, error)
+
+
+def _told(row: PartitionRow, turn: Turn, entry: Entry) -> PartitionRow:
+    """Return the partition row as it is behind a broadcast; what is wrong is a dead letter."""
+    event, wrong, reason = entry.event, "", Reason.MALFORMED
+    if isinstance(event, DoorServed):
+        wrong = doors.objection(row, event)
+        if not wrong and abs(event.at - entry.timestamp_at) > row.policy.door_away_ms:
+            wrong, reason = f"served up to {event.at}, it is {entry.timestamp_at}", Reason.CLOCK_OFF
+    elif isinstance(event, PolicyActivated):
+        wrong = policy.objection(event.policy)
+    elif event.version < row.core_version:
+        wrong = f"core {event.version} is older"
+    if wrong:
+        turn.dead_letter(reason, wrong, entry.key, entry.value)
+        return row
+    if isinstance(event, DoorServed):
+        return changed(row, doors=doors.served(turn, row.doors, event))
+    if event.number <= row.broadcast_number:
+        return row
+    row = changed(row, broadcast_number=event.number)
+    if isinstance(event, CoreVersionActivated):
+        return changed(row, core_version=event.version, core_since=entry.offset)
+    return changed(row, policy=event.policy)
 
 
 def _tick(
     machine: Machine[R], partition: Partition[R], folded: Folded[R], turn: Turn, entry: Entry
 ) -> None:
-    """Move the machine's time and wake what is due, at most DUE_PER_TICK_MAX rows."""
+    """Move the machine's time, judge the doors, and wake what is due."""
     tick: ClockTicked = entry.event
+    folded.stepped += 1
     if abs(tick.at - entry.timestamp_at) > TICK_OFF_MAX_MS:
         turn.decide(
             DecisionName.TICK_REFUSED,
@@ -247,36 +217,49 @@ def _tick(
         return
     if tick.number <= partition.row.tick_number:
         return
-    now = max(tick.at, partition.row.now)
-    turn.now, turn.random = now, tick.random
-    changes = _woken(machine, partition, folded, turn)
-    partition.row = replace(partition.row, tick_number=tick.number, now=now, random=tick.random)
+    turn.now, turn.random = max(tick.at, partition.row.now), tick.random
+    held = doors.judged(turn, partition.row.doors)
+    turn.doors = doors.index(held)
+    partition.row = changed(
+        partition.row, tick_number=tick.number, now=turn.now, random=tick.random, doors=held
+    )
+    _wake(machine, partition, folded, turn, entry)
+
+
+def _wake(
+    machine: Machine[R], partition: Partition[R], folded: Folded[R], turn: Turn, entry: Entry
+) -> None:
+    """Wake what is due, in the order of the deadlines, as long as the outputs surely fit.
+
+    The letters of wakings that raised come last: a replay, which knows only that they raised,
+    gives all other outputs the same ids and places.
+    """
+    listed = {one.key for one in partition.row.wakings if one.offset == entry.offset}
+    raised: dict[bytes, str] = {}
+    changes: list[tuple[bytes, R, R]] = []
+    while len(changes) < DUE_PER_TICK_MAX and len(turn.outputs) + len(raised) <= _ROOM:
+        key = partition.deadlines.take(turn.now)
+        if key is None:
+            break
+        before = folded.rows.get(key) or partition.read(key)
+        if before is None:
+            continue
+        if key in listed:
+            after, raised[key] = machine.park(before), ""
+        else:
+            mark = turn.mark()
+            try:
+                after = machine.due(turn, before)
+            except Exception as error:
+                _full(partition, error, more=len(raised))
+                turn.back_to(mark)
+                after, raised[key] = machine.park(before), _why(error)
+        changes.append((key, before, after))
     for key, before, after in changes:
         _keep(machine, partition, folded, key, before, after, entry.offset)
-
-
-def _woken(
-    machine: Machine[R], partition: Partition[R], folded: Folded[R], turn: Turn
-) -> list[tuple[bytes, R, R]]:
-    """Wake what is due: key, row before and row after, in the order of the deadlines."""
-    changes: list[tuple[bytes, R, R]] = []
-    taken: list[bytes] = []
-    room = OUTPUTS_MAX - OUTPUTS_PER_ROW_MAX
-    try:
-        while len(taken) < DUE_PER_TICK_MAX and len(turn.outputs) <= room:
-            keys = partition.deadlines.due(turn.now, 1)
-            if not keys:
-                break
-            taken += keys
-            before = folded.rows.get(keys[0]) or partition.read(keys[0])
-            if before is not None:
-                changes.append((keys[0], before, machine.due(turn, before)))
-    except Exception:
-        for key in taken:  # the tick is set aside whole: its rows stay due
-            row = folded.rows.get(key) or partition.read(key)
-            partition.deadlines.put(key, row.next_due_at if row is not None else 0)
-        raise
-    return changes
+    for key, why in raised.items():
+        if key not in listed:
+            _set_waking_aside(partition, folded, turn, entry, key, why)
 
 
 def _keep(
@@ -288,14 +271,25 @@ def _keep(
     after: R,
     offset: int,
 ) -> None:
+    """Take a changed row: its offset, its deadline, its part in the totals."""
+    if partition.row.wakings and _sleeps(partition.row, key, offset):
+        after = machine.park(after)
     folded.rows[key] = machine.stamp(after, offset)
     partition.deadlines.put(key, after.next_due_at)
-    old = machine.count(before) if before is not None else Totals()
     new = machine.count(after)
+    old = machine.count(before) if before is not None else Totals()
     if old != new:
-        partition.row = replace(partition.row, totals=_moved(partition.row.totals, old, new))
+        partition.row = changed(partition.row, totals=_moved(partition.row.totals, old, new))
     if before is None:
         partition.row = changed(partition.row, rows=partition.row.rows + 1)
+
+
+def _sleeps(row: PartitionRow, key: bytes, offset: int) -> bool:
+    """Tell whether a row's wakings raised too often under this core; a replay lists later ones."""
+    raised = [
+        one for one in row.wakings if one.key == key and row.core_since < one.offset <= offset
+    ]
+    return len(raised) >= WAKINGS_PER_ROW_MAX
 
 
 def _moved(totals: Totals, old: Totals, new: Totals) -> Totals:
@@ -309,31 +303,33 @@ def _moved(totals: Totals, old: Totals, new: Totals) -> Totals:
 
 
 def _set_aside(
-    machine: Machine[R],
-    partition: Partition[R],
-    folded: Folded[R],
-    entry: Entry,
-    error: Exception,
-) -> Turn:
-    """Set the record aside, with a dead letter. Re-raises where the list is full."""
-    if len(partition.row.set_aside) >= SET_ASIDE_MAX:
-        raise error
+    partition: Partition[R], folded: Folded[R], turn: Turn, entry: Entry, error: Exception
+) -> None:
+    """Set the record aside: nothing of its step is left but a dead letter."""
+    _full(partition, error)
     folded.set_aside += 1
-    turn = Turn(Position(machine.topic, partition.number, entry.offset), partition.row)
-    _dead_letter(turn, entry, Reason.STEP_RAISED, f"{type(error).__name__}: {error}")
+    turn.back_to((0, 0))
+    turn.dead_letter(Reason.STEP_RAISED, _why(error), entry.key, entry.value)
     listed = (*partition.row.set_aside, entry.offset)
-    partition.row = replace(partition.row, set_aside=listed)
-    return turn
+    partition.row = changed(partition.row, set_aside=listed)
 
 
-def _dead_letter(turn: Turn, entry: Entry, reason: Reason, detail: str) -> None:
-    letter = DeadLetter(
-        reason=reason.value,
-        detail=detail,
-        origin="device machine",
-        cause=turn.position,
-        key=entry.key,
-        payload=entry.value,
-        letter_id=turn.new_id("x"),
-    )
-    turn.send(DEAD_LETTERS, entry.key, letter)
+def _set_waking_aside(
+    partition: Partition[R], folded: Folded[R], turn: Turn, entry: Entry, key: bytes, why: str
+) -> None:
+    folded.set_aside += 1
+    detail = f"waking of {key.decode()}: {why}"
+    turn.dead_letter(Reason.STEP_RAISED, detail, key, entry.value)
+    wakings = (*partition.row.wakings, Waking(entry.offset, key))
+    partition.row = changed(partition.row, wakings=wakings)
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _full(partition: Partition[R], error: Exception, more: int = 0) -> None:
+    """Raise `error` where the lists have no room."""
+    listed = len(partition.row.set_aside) + len(partition.row.wakings) + more
+    if listed >= SET_ASIDE_MAX:
+        raise error

@@ -9,7 +9,7 @@ from schemas.envelope import Evidence, Numbering
 from schemas.events import SessionClosed, SessionOpened
 from schemas.records import changed
 from schemas.states import DeviceRow, Window
-from streams.core.machine import Turn
+from streams.core.turn import Turn
 
 GAP_MAX = 1_000_000
 """What one jump of a sequence counts at most: a device names its numbers, a row holds 64 bits."""
@@ -42,9 +42,9 @@ def closed(row: DeviceRow, event: SessionClosed) -> DeviceRow:
     return changed(row, connected=False)
 
 
-def seen(turn: Turn, row: DeviceRow) -> DeviceRow:
-    """Something was heard of the device."""
-    return changed(row, last_seen_at=turn.now or row.last_seen_at)
+def seen(turn: Turn, row: DeviceRow, evidence: Evidence) -> DeviceRow:
+    """Something was heard of the device, through the door of that protocol."""
+    return changed(row, last_seen_at=turn.now or row.last_seen_at, door=evidence.protocol)
 
 
 def is_repeat(row: DeviceRow, evidence: Evidence, numbering: Numbering | None) -> bool:

@@ -31,7 +31,7 @@ from schemas.states import (
 )
 from schemas.topics import CERTIFICATE_REQUESTS, DEVICE_COMMANDS
 from streams.core import certificate
-from streams.core.machine import Turn
+from streams.core.turn import Turn
 
 JOURNEY_MAX = 16
 """Saga steps that a row remembers."""
@@ -208,7 +208,7 @@ def prove(turn: Turn, row: DeviceRow, proven: HeldCertificate) -> DeviceRow:
         row = _retire(turn, row, old, until)
     row = certificate.with_certificate(
         row,
-        replace(proven, status=certificate.ACTIVE, first_used_offset=turn.position.offset),
+        replace(proven, status=certificate.ACTIVE, first_used_offset=turn.offset),
     )
     turn.decide(
         DecisionName.CERTIFICATE_PROVEN,
@@ -373,6 +373,6 @@ def _send_pending(turn: Turn, row: DeviceRow, rotation: Requested | Issued) -> N
 def _enter(turn: Turn, row: DeviceRow, rotation: Rotation, reason: Reason) -> DeviceRow:
     before, after = name(row.rotation), name(rotation)
     assert after in MOVES[before], f"{before} → {after}"
-    step = SagaStep(after, reason.value, turn.position.offset, turn.now)
+    step = SagaStep(after, reason.value, turn.offset, turn.now)
     journey = (*row.journey, step)[-JOURNEY_MAX:]
     return replace(row, rotation=rotation, journey=journey)

@@ -19,7 +19,6 @@ from typing import Any
 import aiomqtt
 from confluent_kafka import Producer
 
-from bridges.mqtt.broker.stamp import bucket_of
 from client.fleet import Fleet, Found
 from client.local import launch, setup, topics
 from client.local.layout import HOST, Layout
@@ -29,6 +28,7 @@ from pki import authority
 from protocols.mqtt import Client
 from schemas import codec
 from schemas.events import DeviceReported
+from schemas.shares import share_of
 from schemas.topics import DEVICE_COMMANDS, DEVICE_EVENTS, PARTITIONER
 from tests.helpers.kafka import TOOLS, KafkaProcess
 from tests.helpers.ports import free_ports
@@ -221,7 +221,7 @@ class Rig:
         number = 0
         while len(found) < BUCKETS:
             name = f"{prefix}-{number}"
-            found.setdefault(bucket_of(name, BUCKETS), name)
+            found.setdefault(share_of(name, BUCKETS), name)
             number += 1
         return [found[one] for one in sorted(found)]
 

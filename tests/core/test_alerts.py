@@ -6,6 +6,7 @@ from schemas.decisions import Decision
 from schemas.reasons import Reason
 from schemas.states import DeviceRow, Past, Window
 from streams.core import anomaly
+from streams.core.turn import Turn
 from tests.helpers.folding import DEVICE, Log
 
 WINDOW = 61_000
@@ -156,7 +157,8 @@ def test_severities_tell_nuisance_from_attack() -> None:
 def test_a_row_at_rest_wants_no_waking_by_the_rules() -> None:
     """No window and no word: zero."""
     log = Log().registered()
-    assert anomaly.due_at(log.row, log.partition.row.policy) == 0
+    turn = Turn("device.events", 0, 9, log.partition.row)
+    assert anomaly.due_at(turn, log.row) == 0
 
 
 def test_an_ordinary_window_breaches_nothing() -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from schemas.events import SessionClosed, SessionOpened
 from schemas.reasons import Reason
-from streams.core.machine import DUE_PER_TICK_MAX
 from tests.helpers.folding import DEVICE, Log
 
 
@@ -36,16 +35,6 @@ def test_a_tick_far_off_the_brokers_time_is_refused() -> None:
     log.tick(1_000, off=6_000)
     assert ("TickRefused", "clock-off") in log.decisions()
     assert log.partition.row.now == before
-
-
-def test_a_tick_wakes_a_bounded_number_of_rows() -> None:
-    """What is due beyond the bound waits for the next tick."""
-    log = Log()
-    log.tick()
-    for number in range(DUE_PER_TICK_MAX + 20):
-        log.partition.deadlines.put(f"absent-{number}".encode(), log.now)
-    log.tick(1_000)
-    assert len(log.partition.deadlines) == 20
 
 
 def test_presence_follows_the_open_session() -> None:

@@ -27,6 +27,7 @@ from mqtt5 import PublishPacket
 
 from bridges.mqtt.broker import config, stamp
 from bridges.mqtt.broker.build import build
+from schemas.shares import share_of
 
 BUCKETS = 8
 SECRET = bytes(range(32))
@@ -384,7 +385,7 @@ async def cut(sender: aiomqtt.Client) -> None:
 
 def bucket_topic(name: str, topic: str) -> str:
     """Give the topic that the plugin makes of a device's topic."""
-    return f"bucket/{stamp.bucket_of(name, BUCKETS)}/{topic}"
+    return f"bucket/{share_of(name, BUCKETS)}/{topic}"
 
 
 def forged(fingerprint: str) -> list[tuple[str, str]]:
@@ -959,14 +960,6 @@ def test_a_service_writes_only_commands_and_acknowledgements(broker: Broker) -> 
 
 
 # ---- without a broker, and under the sanitizers ----
-
-
-@pytest.mark.parametrize(
-    ("text", "bucket"), [("", 0x811C9DC5), ("a", 0xE40C292C), ("foobar", 0xBF9CF968)]
-)
-def test_buckets_are_fnv_1a(text: str, bucket: int) -> None:
-    """The published vectors of FNV-1a hold."""
-    assert stamp.bucket_of(text, 1 << 32) == bucket
 
 
 @pytest.mark.parametrize("broken", ["buckets", "secret", "issuers"])

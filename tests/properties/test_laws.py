@@ -12,7 +12,8 @@ from schemas.envelope import BROADCAST_KEY, Evidence, Numbering
 from schemas.states import DeviceRow, PartitionRow, Policy, Totals
 from streams.core import certificate, device
 from streams.core.deadlines import Deadlines
-from streams.core.machine import Entry, Output, Partition, fold
+from streams.core.machine import Entry, Partition, fold
+from streams.core.turn import Output
 from tests.helpers.folding import START, facts, fingerprint
 
 DEVICES = ("a", "b")
@@ -77,7 +78,11 @@ keyed = st.one_of(
     ),
 )  # fmt: skip
 ticks = st.integers(0, 40_000)
-histories = st.lists(st.one_of(keyed, ticks), max_size=60)
+doors = st.builds(
+    events.DoorServed, st.just("mqtt"), st.integers(0, 1), st.sampled_from([2, 2, 2, 1]), small,
+    st.just(START),
+)  # fmt: skip
+histories = st.lists(st.one_of(keyed, ticks, doors), max_size=60)
 
 
 def entries(history: Sequence[Any]) -> list[Entry]:
@@ -88,6 +93,9 @@ def entries(history: Sequence[Any]) -> list[Entry]:
             now += one
             tick = events.ClockTicked(now, now, b"r" * 32)
             made.append(Entry(offset, now, BROADCAST_KEY, b"", tick))
+        elif isinstance(one, events.DoorServed):
+            served = replace(one, at=now, number=now + one.number)
+            made.append(Entry(offset, now, BROADCAST_KEY, b"", served))
         else:
             made.append(Entry(offset, now, one.device_id.encode(), b"", one))
     return made

@@ -1,6 +1,6 @@
 """What holds of every row after every record, whatever the history: also after absurd ones."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.helpers.folding import START, facts, fingerprint
 from tests.properties.test_laws import POLICY, entries, histories, keyed
 
 LONG = st.integers(-(2**63), 2**63 - 1)
+SPANS = len(fields(Policy))
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
 EVIDENCE = st.builds(Evidence, st.just(fingerprint(1)), TEXT, TEXT, LONG, TEXT, LONG)
 NUMBERING = st.none() | st.builds(Numbering, LONG, LONG)
@@ -36,9 +37,13 @@ ABSURD = st.one_of(
     ),
     st.builds(events.CommandAnswered, st.just("a"), EVIDENCE, NUMBERING, TEXT, TEXT, TEXT),
     st.builds(events.SessionRefused, st.just("a"), EVIDENCE, TEXT, TEXT),
-    st.builds(events.PolicyActivated, LONG, st.builds(Policy, *[LONG] * 11), TEXT),
+    st.builds(events.PolicyActivated, LONG, st.builds(Policy, *[LONG] * SPANS), TEXT),
     st.builds(
-        events.PolicyActivated, LONG, st.builds(Policy, *[st.integers(1, 50)] * 11), TEXT
+        events.PolicyActivated, LONG, st.builds(Policy, *[st.integers(1, 50)] * SPANS), TEXT
+    ),
+    st.builds(events.DoorServed, TEXT, LONG, LONG, LONG, LONG),
+    st.builds(
+        events.DoorServed, st.just("mqtt"), st.integers(-1, 3), st.just(3), LONG, st.just(START)
     ),
     st.builds(events.RotationOrdered, st.just("a"), TEXT, TEXT),
     st.builds(events.CertificateRevoked, st.just("a"), st.just(fingerprint(1)), TEXT, LONG),

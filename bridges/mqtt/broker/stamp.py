@@ -74,14 +74,6 @@ def verify(properties: list[tuple[str, str]], payload: bytes, secret: bytes) -> 
     )
 
 
-def bucket_of(device_id: str, buckets: int) -> int:
-    """Give the bucket of a device: FNV-1a, 32 bits, of the id, modulo `buckets`."""
-    value = 2166136261
-    for byte in device_id.encode():
-        value = ((value ^ byte) * 16777619) & 0xFFFFFFFF
-    return value % buckets
-
-
 def _mac(values: dict[str, str], payload: bytes, secret: bytes) -> str:
     """Compute the HMAC over the signed values and the payload, in hexadecimal."""
     signed = [values[name] for name in SIGNED] + [hashlib.sha256(payload).hexdigest()]

@@ -1,0 +1,142 @@
+"""Doors: which shares of which door are served, and since when without a gap.
+
+A device behind a door that nobody serves cannot be heard: its silence is not held against it.
+A bridge says every few seconds, in every partition, which shares it serves (`DoorServed`).
+
+Two clocks, for two questions. *Could the machine hear the device?* is asked of machine time: a
+worker that was away folds an hour of history at one instant, and the devices spoke in it, but the
+machine cannot tell when; so their quiet span begins again (`heard_at`, `up_since`). *Did the door
+stand open?* is asked of the bridge's own word too (`at`): a worker's absence is no door's.
+"""
+
+from schemas.decisions import DecisionName, Severity
+from schemas.envelope import is_device_id
+from schemas.events import DoorServed
+from schemas.reasons import Reason
+from schemas.records import changed
+from schemas.shares import share_of
+from schemas.states import DeviceRow, DoorShare, PartitionRow
+from streams.core.turn import Doors, Turn
+
+SHARES_MAX = 256
+"""Shares of one door."""
+HELD_MAX = 512
+"""Shares of all doors that a partition row remembers."""
+DECIDING_PARTITION = 0
+"""Every partition hears of every share; one of them tells of it, or each would."""
+
+
+def objection(partition: PartitionRow, event: DoorServed) -> str:
+    """Return what is wrong with the event, empty where nothing is."""
+    if not is_device_id(event.door):  # the same form: it stands in a decision's subject
+        return "a door's name has the form of a device id"
+    if not 0 < event.shares <= SHARES_MAX or not 0 <= event.share < event.shares:
+        return f"share {event.share} of {event.shares}, of at most {SHARES_MAX}"
+    if find(partition.doors, event) is None and len(partition.doors) >= HELD_MAX:
+        return f"more than {HELD_MAX} shares of doors"
+    return ""
+
+
+def find(held: tuple[DoorShare, ...], event: DoorServed) -> DoorShare | None:
+    """Return what is known of the event's share."""
+    for one in held:
+        if (one.door, one.share, one.shares) == (event.door, event.share, event.shares):
+            return one
+    return None
+
+
+def served(turn: Turn, held: tuple[DoorShare, ...], event: DoorServed) -> tuple[DoorShare, ...]:
+    """A bridge serves a share. Another number of shares is another layout: the former is gone."""
+    before = find(held, event)
+    if before is not None and event.number <= before.number:
+        return held
+    gone = [one for one in held if one.door == event.door and one.shares != event.shares]
+    for one in gone:
+        _clear(turn, one)
+    if before is None:
+        kept = tuple(one for one in held if one not in gone)
+        return (*kept, _first(turn, event))
+    _clear(turn, before)
+    now = changed(
+        before,
+        number=event.number,
+        at=event.at,
+        heard_at=turn.now,
+        up_since=turn.now if is_away(turn, before) else before.up_since,
+        told=False,
+    )
+    return tuple(now if one is before else one for one in held)
+
+
+def judged(turn: Turn, held: tuple[DoorShare, ...]) -> tuple[DoorShare, ...]:
+    """Tell of each share that is served no longer, once."""
+    most = turn.policy.door_away_ms
+    late = [one for one in held if not one.told and turn.now - max(one.at, one.heard_at) > most]
+    if not late:
+        return held
+    for one in late:
+        _decide(turn, one, DecisionName.ALERT_RAISED, Reason.DOOR_AWAY)
+    return tuple(changed(one, told=True) if one in late else one for one in held)
+
+
+def index(held: tuple[DoorShare, ...]) -> Doors:
+    """Return the shares by door and number."""
+    found: Doors = {}
+    for one in held:
+        found.setdefault(one.door, {})[one.share] = one
+    return found
+
+
+def is_away(turn: Turn, share: DoorShare) -> bool:
+    """Tell whether the machine has heard nothing of the share for longer than the policy's span."""
+    return turn.now - share.heard_at > turn.policy.door_away_ms
+
+
+def quiet_since(turn: Turn, row: DeviceRow) -> int:
+    """Return from when on the device's silence counts: never while its share is away.
+
+    Behind a door that has never been served by name it counts from the last word.
+    """
+    shares = turn.doors.get(row.door)
+    if not shares:
+        return row.last_seen_at
+    some = next(iter(shares.values()))
+    share = shares.get(share_of(row.device_id, some.shares))
+    if share is None:
+        return row.last_seen_at
+    return turn.now if is_away(turn, share) else max(row.last_seen_at, share.up_since)
+
+
+def _first(turn: Turn, event: DoorServed) -> DoorShare:
+    return DoorShare(
+        door=event.door,
+        share=event.share,
+        shares=event.shares,
+        number=event.number,
+        at=event.at,
+        heard_at=turn.now,
+        up_since=turn.now,
+        told=False,
+    )
+
+
+def _clear(turn: Turn, share: DoorShare) -> None:
+    if share.told:
+        _decide(turn, share, DecisionName.ALERT_CLEARED, Reason.RECOVERED)
+
+
+def _decide(turn: Turn, share: DoorShare, name: DecisionName, reason: Reason) -> None:
+    if turn.number != DECIDING_PARTITION:
+        return
+    turn.decide(
+        name,
+        reason,
+        f"door:{share.door}/{share.share}",
+        severity=Severity.CRITICAL if name == DecisionName.ALERT_RAISED else Severity.INFO,
+        rule=Reason.DOOR_AWAY.value,
+        values={
+            "figure": turn.now - max(share.at, share.heard_at),
+            "limit": turn.policy.door_away_ms,
+            "served_at": share.at,
+        },
+    )

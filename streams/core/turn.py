@@ -1,0 +1,133 @@
+"""A turn: what one record's step sees of its surroundings, and where it puts its outputs.
+
+Rules: ids and nonces derive from the record's position (and the last tick's random bytes) alone,
+so that a replay gives the same ones. Outputs are bounded.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.decisions import DeadLetter, Decision, DecisionName, Severity
+from schemas.envelope import Position
+from schemas.reasons import Reason
+from schemas.states import DoorShare, PartitionRow, Policy
+from schemas.topics import DEAD_LETTERS, DECISIONS
+
+OUTPUTS_MAX = 1_000
+"""Outputs of one record."""
+
+
+Doors = dict[str, dict[int, DoorShare]]
+"""Shares by door and number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One record to publish."""
+
+    topic: str
+    key: bytes
+    record: Any
+
+
+class TooManyOutputs(RuntimeError):
+    """A step passed OUTPUTS_MAX: a bug, for work this long continues by events."""
+
+
+class Turn:
+    """One record's turn. `doors` is filled on a tick only: nothing else asks who is silent."""
+
+    __slots__ = (
+        "_ids",
+        "core_version",
+        "doors",
+        "now",
+        "number",
+        "offset",
+        "outputs",
+        "policy",
+        "random",
+        "topic",
+    )
+
+    def __init__(self, topic: str, number: int, offset: int, partition: PartitionRow) -> None:
+        self.topic, self.number, self.offset = topic, number, offset
+        self.now = partition.now
+        self.random = partition.random
+        self.policy: Policy = partition.policy
+        self.core_version = partition.core_version
+        self.doors: Doors = {}
+        self.outputs: list[Output] = []
+        self._ids = 0
+
+    @property
+    def position(self) -> Position:
+        """The record's place in Kafka."""
+        return Position(self.topic, self.number, self.offset)
+
+    def new_id(self, kind: str) -> str:
+        """Return the next id that derives from this record: the same again in a replay."""
+        self._ids += 1
+        return f"{kind}-{self.number}-{self.offset}-{self._ids}"
+
+    def nonce(self, purpose: str) -> bytes:
+        """Return 16 bytes that derive from the last tick's random bytes and this record."""
+        seed = f"{self.topic}/{self.number}/{self.offset}/{purpose}".encode()
+        return hashlib.sha256(self.random + seed).digest()[:16]
+
+    def mark(self) -> tuple[int, int]:
+        """Return a mark to go `back_to`."""
+        return len(self.outputs), self._ids
+
+    def back_to(self, mark: tuple[int, int]) -> None:
+        """Forget the outputs and ids since the mark."""
+        length, self._ids = mark
+        del self.outputs[length:]
+
+    def send(self, topic: str, key: bytes, record: Any) -> None:
+        """Publish `record`. Raises TooManyOutputs past OUTPUTS_MAX."""
+        if len(self.outputs) >= OUTPUTS_MAX:
+            raise TooManyOutputs(str(self.position))
+        self.outputs.append(Output(topic, key, record))
+
+    def decide(
+        self,
+        name: DecisionName,
+        reason: Reason,
+        subject: str,
+        *,
+        severity: Severity = Severity.INFO,
+        rule: str = "",
+        values: Mapping[str, object] | None = None,
+    ) -> None:
+        """Publish a decision about `subject` (`device:<id>`, `partition:<n>`, `door:<d>/<n>`)."""
+        index = len(self.outputs)
+        decision = Decision(
+            decision_id=self.new_id("d"),
+            name=name.value,
+            reason=reason.value,
+            severity=severity.value,
+            subject=subject,
+            cause=self.position,
+            cause_index=index,
+            rule=rule,
+            core_version=self.core_version,
+            decided_at=self.now,
+            values={key: str(value) for key, value in (values or {}).items()},
+        )
+        self.send(DECISIONS, subject.encode(), decision)
+
+    def dead_letter(self, reason: Reason, detail: str, key: bytes, payload: bytes) -> None:
+        """Publish what was not understood or was refused, with its bytes."""
+        letter = DeadLetter(
+            reason=reason.value,
+            detail=detail,
+            origin="device machine",
+            cause=self.position,
+            key=key,
+            payload=payload,
+            letter_id=self.new_id("x"),
+        )
+        self.send(DEAD_LETTERS, key, letter)
