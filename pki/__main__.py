@@ -44,9 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     init = commands.add_parser("init", help="make the root, the device CA and the service CA")
     init.add_argument(
-        "--dotted-ids",
+        "--exclude-dns",
         action="store_true",
-        help="device ids contain dots: do not exclude DNS names at the device CA",
+        help="forbid the device CA every DNS name: no device id may have a dot then",
     )
     service = commands.add_parser("service", help="issue a certificate for a broker or bridge")
     service.add_argument("--name", required=True)
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _init(options: argparse.Namespace) -> None:
     now = datetime.datetime.now(datetime.UTC)
-    authority.create(options.pki, now=now, exclude_dns=not options.dotted_ids)
+    authority.create(options.pki, now=now, exclude_dns=options.exclude_dns)
     sys.stdout.write(f"made {options.pki}; keep {options.pki / 'root'} offline\n")
 
 

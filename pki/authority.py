@@ -81,13 +81,13 @@ def create(
     *,
     now: datetime.datetime,
     passphrase: bytes | None = None,
-    exclude_dns: bool = True,
+    exclude_dns: bool = False,
 ) -> Authority:
     """Make a new authority in the folder and return it.
 
     Without a passphrase, random ones are kept beside the keys (files 0600): one for the online
-    keys, another one in `root/`, which leaves with it. `exclude_dns=False` is for fleets whose
-    device ids contain dots, see `device_constraints`. Raises AuthorityExists.
+    keys, another one in `root/`, which leaves with it. `exclude_dns` forbids the device CA every
+    DNS name, and with it every id that has a dot, see `device_constraints`. Raises AuthorityExists.
     """
     for part in ("passphrase", "root", "device-ca", "service-ca"):
         if (directory / part).exists():
@@ -191,11 +191,12 @@ def key_usage(
 
 
 def device_constraints(exclude_dns: bool) -> x509.NameConstraints:
-    """Return what the device CA may never certify: IP addresses and DNS names.
+    """Return what the device CA may never certify: IP addresses and, where asked, DNS names.
 
     RFC 5280 section 4.2.1.10: an empty dNSName covers all. OpenSSL (NAME_CONSTRAINTS_check_CN)
     applies DNS constraints to a CN with a dot in it, too: a device `pump.17` would be refused at
-    every OpenSSL door. Fleets with such ids leave it out; the CA's EKU still forbids servers.
+    every OpenSSL door, hence not by default (docs/decisions, *ids with dots*). The CA's EKU forbids
+    servers.
     """
     addresses = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
     excluded: list[x509.GeneralName] = [x509.IPAddress(one) for one in addresses]

@@ -104,7 +104,7 @@ def _objection(
 
 _DOTTED = (
     "the id has a dot and the device CA excludes DNS names: OpenSSL reads such a CN as a DNS name "
-    "and refuses the certificate; create the authority with exclude_dns=False"
+    "and refuses the certificate; create the authority without --exclude-dns"
 )
 
 

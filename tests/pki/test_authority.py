@@ -105,12 +105,16 @@ def test_the_device_ca_is_under_the_root_and_makes_no_ca(new_authority: Make) ->
     assert not usage.digital_signature
 
 
-def test_the_device_ca_excludes_names_and_addresses(made: Authority) -> None:
-    """The name constraints exclude every DNS name and IP address, and are critical."""
+@pytest.mark.parametrize(("exclude_dns", "names"), [(False, []), (True, [""])])
+def test_the_device_ca_excludes_addresses_and_on_request_names(
+    new_authority: Make, exclude_dns: bool, names: list[str]
+) -> None:
+    """The name constraints exclude every IP address, DNS names where asked, and are critical."""
+    made = new_authority(exclude_dns=exclude_dns)
     constraints = _extension(made.device.certificate, x509.NameConstraints)
     excluded = [str(one.value) for one in constraints.value.excluded_subtrees]
     assert constraints.critical
-    assert sorted(excluded) == ["", "0.0.0.0/0", "::/0"]
+    assert sorted(excluded) == [*names, "0.0.0.0/0", "::/0"]
 
 
 def test_the_service_ca_is_its_own_root(made: Authority) -> None:

@@ -1,6 +1,5 @@
 """The issuer's judgement: what it signs, and each of its refusals."""
 
-import datetime
 from collections.abc import Callable
 from typing import Any
 
@@ -148,11 +147,3 @@ def test_an_expired_certificate_asks_within_its_grace(
 def test_instants_far_from_the_broker_s_are_refused(world: World, changes: dict[str, int]) -> None:
     """Neither the machine nor whoever forges its records chooses the time."""
     assert _reason(world, world.asking(**changes)) is Reason.CLOCK_OFF
-
-
-def test_a_dotted_id_under_dns_exclusion_is_refused(world: World) -> None:
-    """What OpenSSL would refuse at the door is refused before it replaces what works."""
-    with pytest.raises(profile.NotIssuable):
-        profile.issue_device(
-            world.authority, "a.b", world.new_key.public_key(), "r", NOW, datetime.timedelta(1)
-        )

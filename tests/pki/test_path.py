@@ -99,7 +99,7 @@ def test_anchors_may_be_pem(world: World) -> None:
             {"sans": (URI("urn:fleetcert:device:pump-17"), URI("urn:fleetcert:device:pump-18"))},
             Reason.WRONG_SUBJECT,
         ),
-        ({"sans": (x509.DNSName("pump-17"),)}, Reason.FINGERPRINT_UNKNOWN),
+        ({"sans": (x509.DNSName("pump-17"),)}, Reason.WRONG_SUBJECT),
         (
             {"extra": (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"\x05\x00"),
                        True)},

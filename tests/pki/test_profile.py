@@ -1,15 +1,15 @@
 """The device certificate: its content, and that it comes out the same each time."""
 
 import datetime
-import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
@@ -115,7 +115,6 @@ def test_no_certificate_outlives_its_ca(made: Authority) -> None:
         ({"device_id": ""}, "no device id"),
         ({"device_id": "a/b"}, "no device id"),
         ({"device_id": "x" * 65}, "no device id"),
-        ({"device_id": "pump.17"}, "has a dot"),
         ({"key": rsa.generate_private_key(65537, 1024)}, "RSA-1024"),
         ({"key": ec.generate_private_key(ec.SECP521R1())}, "P-521"),
         ({"lifetime": datetime.timedelta(0)}, "lifetime"),
@@ -130,16 +129,64 @@ def test_what_the_profile_cannot_say_is_refused(
         _issue(made, **changes)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-@pytest.mark.parametrize("device_id", ["pump-17", "a_b", "pump.17"])
-def test_openssl_accepts_what_we_issue(new_authority: Make, tmp_path: Path, device_id: str) -> None:
-    """OpenSSL verifies the chain; that of a dotted id where DNS names are not excluded."""
-    made = new_authority(exclude_dns="." not in device_id)
-    leaf = x509.load_der_x509_certificate(_issue(made, device_id))
-    (tmp_path / "leaf.pem").write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
-    ran = subprocess.run(
-        ["openssl", "verify", "-attime", str(int(NOW.timestamp()) + 60), "-purpose", "sslclient",
-         "-CAfile", str(made.directory / "device-ca" / "bundle.pem"), str(tmp_path / "leaf.pem")],
+def _openssl_verifies(
+    made: Authority, folder: Path, leaf: x509.Certificate, purpose: str = "sslclient"
+) -> subprocess.CompletedProcess[str]:
+    (folder / "leaf.pem").write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+    return subprocess.run(
+        ["openssl", "verify", "-attime", str(int(NOW.timestamp()) + 60), "-purpose", purpose,
+         "-CAfile", str(made.directory / "device-ca" / "bundle.pem"), str(folder / "leaf.pem")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+AWKWARD_IDS = [
+    "pump-17", "a_b", "pump.17", "plant.example.com", "10.0.0.1", "a..b", "0.-_", "x" * 64,
+    "a." * 32,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("device_id", AWKWARD_IDS)
+def test_openssl_accepts_every_device_id(made: Authority, tmp_path: Path, device_id: str) -> None:
+    """Whatever id can be registered can be issued, and OpenSSL verifies its chain."""
+    leaf = x509.load_der_x509_certificate(_issue(made, device_id))
+    ran = _openssl_verifies(made, tmp_path, leaf)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_under_dns_exclusion_openssl_reads_a_dotted_id_as_a_dns_name(
+    new_authority: Make, tmp_path: Path
+) -> None:
+    """Why `exclude_dns` is no default: OpenSSL refuses such a certificate, so it is not issued."""
+    made = new_authority(exclude_dns=True)
+    with pytest.raises(profile.NotIssuable, match="has a dot"):
+        _issue(made, "pump.17")
+    unconstrained = replace(made.device, certificate=new_authority("other").device.certificate)
+    leaf = x509.load_der_x509_certificate(
+        profile.issue_device(unconstrained, "pump.17", KEY.public_key(), "r", NOW, LIFETIME)
+    )
+    ran = _openssl_verifies(made, tmp_path, leaf)
+    assert "excluded subtree violation" in ran.stderr + ran.stdout
+    assert _openssl_verifies(
+        made, tmp_path, x509.load_der_x509_certificate(_issue(made, "pump-17"))
+    ).returncode == 0  # fmt: skip
+
+
+def test_openssl_refuses_a_server_under_the_device_ca(made: Authority, tmp_path: Path) -> None:
+    """Even the device CA's own key makes no server certificate that OpenSSL accepts."""
+    honest = x509.load_der_x509_certificate(_issue(made))
+    builder = (
+        x509.CertificateBuilder(issuer_name=made.device.certificate.subject)
+        .subject_name(x509.Name([]))
+        .public_key(KEY.public_key())
+        .serial_number(7)
+        .not_valid_before(honest.not_valid_before_utc)
+        .not_valid_after(honest.not_valid_after_utc)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("broker.test")]), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    )
+    ran = _openssl_verifies(
+        made, tmp_path, builder.sign(made.device.key, hashes.SHA256()), "sslserver"
+    )
+    assert ran.returncode != 0
+    assert "purpose" in ran.stderr + ran.stdout
