@@ -113,12 +113,14 @@ def create(
 
 
 def load(directory: Path, passphrase: bytes | None = None) -> Authority:
-    """Return the authority of the folder; the root is not read. Raises AuthorityUnreadable."""
+    """Return the authority of the folder; the root is not read. Raises AuthorityUnreadable.
+
+    Only the issuer, and whoever enrols devices, needs it: it opens the device CA's key.
+    """
     try:
-        if passphrase is None:
-            passphrase = (directory / "passphrase").read_bytes().strip()
+        passphrase = passphrase or _passphrase(directory)
         device = _read_ca(directory / "device-ca", passphrase)
-        secret = (directory / "device-ca" / "secret").read_bytes()
+        secret = private.read(directory / "device-ca" / "secret")
         former = tuple(
             x509.load_pem_x509_certificate(path.read_bytes())
             for path in sorted((directory / "device-ca" / "former").glob("*.pem"))
@@ -131,8 +133,16 @@ def load(directory: Path, passphrase: bytes | None = None) -> Authority:
     return Authority(directory, DeviceCA(device.certificate, device.key, secret, former), service)
 
 
+def load_service(directory: Path, passphrase: bytes | None = None) -> CA:
+    """Return the service CA; the device CA's key stays closed. Raises AuthorityUnreadable."""
+    try:
+        return _read_ca(directory / "service-ca", passphrase or _passphrase(directory))
+    except (OSError, ValueError, TypeError) as error:
+        raise AuthorityUnreadable(f"{directory}: {error}; make one with `pki init`") from error
+
+
 def issue_service(
-    authority: Authority,
+    authority: Authority | CA,
     name: str,
     sans: Sequence[str],
     *,
@@ -156,14 +166,15 @@ def issue_service(
     ]
     if not usages:
         raise ValueError("a service certificate is for a client, a server or both")
+    ca = authority.service if isinstance(authority, Authority) else authority
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _builder(name, key, authority.service, now - BACKDATE, datetime.timedelta(days=days))
+    builder = _builder(name, key, ca, now - BACKDATE, datetime.timedelta(days=days))
     names = [_general_name(one) for one in sans or (name,)]
     certificate = (
         builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(key_usage(digital_signature=True), critical=True)
-        .sign(authority.service.key, hashes.SHA256())
+        .sign(ca.key, hashes.SHA256())
     )
     pem = key.private_bytes(
         serialization.Encoding.PEM,
@@ -254,6 +265,10 @@ def _general_name(text: str) -> x509.GeneralName:
         return x509.DNSName(text)
 
 
+def _passphrase(directory: Path) -> bytes:
+    return private.read(directory / "passphrase").strip()
+
+
 def _new_passphrase(directory: Path) -> bytes:
     passphrase = secrets.token_hex(32).encode()
     private.write(directory / "passphrase", passphrase)
@@ -278,7 +293,7 @@ def _write_ca(
 
 def _read_ca(folder: Path, passphrase: bytes) -> CA:
     certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-    key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), passphrase)
+    key = serialization.load_pem_private_key(private.read(folder / "ca.key"), passphrase)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{folder / 'ca.key'} is no EC key")
     if key.public_key() != certificate.public_key():

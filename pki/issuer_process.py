@@ -5,21 +5,26 @@
 Rules of this file: the topic has one partition, so the consumer group makes one process active and
 the others stand by. On assignment the topic is read from its start: records below the committed
 offset are folded only, the others are answered. A crash anywhere gives the same answers again, byte
-for byte; a zombie's answers are equal to its successor's. No secret and no CSR is ever logged.
+for byte; a zombie's answers are equal to its successor's. Kafka away means waiting, whatever its
+length. No secret and no CSR is ever logged.
 """
 
-import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 
-from pki import issuer, ledger, revocation
+from pki import faults, issuer, ledger, revocation
 from pki.authority import Authority
 from pki.meter import Meter
 from schemas import codec, topics
@@ -32,26 +37,30 @@ from schemas.reasons import Reason
 BATCH_MAX = 500
 """Records answered per commit."""
 POLL_SECONDS = 0.5
-DELIVERY_SECONDS = 30.0
-"""How long Kafka may take to acknowledge a batch; then the process ends and starts anew."""
-SESSION_MS = 10_000
-"""After this long a standby takes over from an issuer that died."""
-FAULT = "issuer:after-sign"
+REQUEST_SECONDS = 5.0
+TOLD_SECONDS = 10.0
+"""While Kafka is away the log says so this often."""
 
 log = structlog.get_logger("issuer")
 
 
 class IssuerStopped(RuntimeError):
-    """Kafka did not take the answers, or cannot give the history. Start anew once it can."""
+    """The issuer cannot go on; the message says what to mend before it is started anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the issuer is run."""
+    """How the issuer is run.
+
+    `issuer_id` is a static member's name (KIP-345): an issuer that is started anew under the name
+    of one that died has its place at once. After `session_timeout_seconds` a standby takes over.
+    """
 
     bootstrap: str
     policy: issuer.Policy = field(default_factory=issuer.Policy)
     limits: ledger.Limits = field(default_factory=ledger.Limits)
+    issuer_id: str = "issuer-0"
+    session_timeout_seconds: float = 6.0
     kafka: dict[str, Any] = field(default_factory=dict)
 
 
@@ -65,67 +74,97 @@ class IssuerProcess:
         self._meter = meter
         self._state = ledger.State(settings.limits)
         self._committed = 0
+        self._assigned: list[TopicPartition] = []
         self._active = False
         self._list_due_at = 0
+        self._listed: revocation.Mark | None = None
         self._failures: list[str] = []
         self._producer = Producer(_producing(settings))
         self._consumer = Consumer(_consuming(settings))
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Answer until `stopping` says so. Raises IssuerStopped where Kafka does not go along."""
+        """Answer until `stopping` says so. Raises IssuerStopped where it cannot go on."""
         self._consumer.subscribe(
-            [topics.CERTIFICATE_REQUESTS], on_assign=self._assigned, on_revoke=self._lost
+            [topics.CERTIFICATE_REQUESTS], on_assign=self._on_assign, on_revoke=self._on_revoke
         )
-        log.info("issuer.started")
+        log.info("issuer.started", issuer_id=self._settings.issuer_id)
         try:
             while not stopping():
-                self._turn(self._consumer.consume(BATCH_MAX, POLL_SECONDS))
+                messages = _sound(self._consumer.consume(BATCH_MAX, POLL_SECONDS))
+                if self._assigned:
+                    self._begin()  # what came so far came from the committed offset
+                elif self._active:
+                    self._turn(messages, stopping)
         finally:
             self._consumer.close()
         log.info("issuer.stopped", next_offset=self._state.next_offset)
 
-    def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, _consumer: Any, partitions: list[TopicPartition]) -> None:
+        """Note it only: a consumer called within its own callback may abort the process.
+
+        confluent-kafka-python #2313, seen when Kafka was killed.
+        """
+        self._assigned = list(partitions)
+
+    def _on_revoke(self, _consumer: Any, _partitions: list[TopicPartition]) -> None:
+        self._assigned, self._active = [], False
+        self._meter.active(False)
+        log.info("issuer.standing_by")
+
+    def _begin(self) -> None:
         """Start from the beginning: the state is a fold of the topic and kept nowhere else."""
-        if not partitions:
+        where = self._assigned
+        try:
+            committed = self._consumer.committed(where, timeout=REQUEST_SECONDS)[0]
+            first, _ = self._consumer.get_watermark_offsets(where[0], timeout=REQUEST_SECONDS)
+        except KafkaException as error:
+            log.warning("issuer.kafka_away", error=str(error))
             return
-        self._state = ledger.State(self._settings.limits)
-        committed = consumer.committed(partitions, timeout=DELIVERY_SECONDS)[0]
-        self._committed = max(0, committed.offset)
-        first, _ = consumer.get_watermark_offsets(partitions[0], timeout=DELIVERY_SECONDS)
         if first > 0:
-            self._failures.append(
+            raise IssuerStopped(
                 f"{topics.CERTIFICATE_REQUESTS} begins at {first}: revocations before it are lost; "
                 "restore the topic, its retention must be unlimited"
             )
-        for one in partitions:
-            one.offset = OFFSET_BEGINNING
-        consumer.assign(partitions)
-        self._active, self._list_due_at = True, 0
+        self._state = ledger.State(self._settings.limits)
+        self._committed = max(0, committed.offset)
+        self._consumer.assign(
+            [TopicPartition(one.topic, one.partition, OFFSET_BEGINNING) for one in where]
+        )
+        self._assigned, self._active, self._list_due_at = [], True, 0
+        self._meter.active(True)
         log.info("issuer.active", committed=self._committed)
 
-    def _lost(self, _consumer: Any, _partitions: list[TopicPartition]) -> None:
-        self._active = False
-        log.info("issuer.standing_by")
-
-    def _turn(self, messages: list[Message]) -> None:
+    def _turn(self, messages: list[Message], stopping: Callable[[], bool]) -> None:
         """Answer one batch, then commit it; renew the list where it is due."""
-        if self._failures:
-            raise IssuerStopped(self._failures[0])
-        read = [one for one in messages if one.error() is None]
-        for message in messages:
-            if message.error() is not None:
-                log.warning("issuer.kafka", error=str(message.error()))
-        answered = [(one, self._answer(one)) for one in read]
+        answered = [(one, self._answer(one)) for one in messages]
         kept = [(one, answer) for one, answer in answered if answer is not None]
         revoked = any(isinstance(answer, CertificateRevoked) for _, answer in kept)
-        if self._active and self._state.next_offset >= self._committed:
+        if self._state.next_offset >= self._committed:
             self._list(_now(), forced=revoked)
+        if revoked:
+            faults.point("issuer:after-list")
         for message, answer in kept:
             self._publish(message, answer)
-        if kept:
-            self._flush()
-            self._consumer.commit(message=kept[-1][0], asynchronous=False)
-            self._committed = self._state.next_offset
+        if kept and self._flushed(stopping):
+            faults.point("issuer:after-publish")
+            self._commit(kept[-1][0])
+            for message, _ in kept:
+                self._meter.answered((_now() - message.timestamp()[1]) / 1000)
+            faults.point("issuer:after-commit")
+        self._show_queue()
+
+    def _commit(self, last: Message) -> None:
+        self._committed = self._state.next_offset
+        try:
+            self._consumer.commit(message=last, asynchronous=False)
+        except KafkaException as error:  # a rebalance came between: the next one answers alike
+            log.warning("issuer.commit_failed", error=str(error))
+
+    def _show_queue(self) -> None:
+        """Show how many requests wait, by what the consumer has heard of the topic's end."""
+        where = TopicPartition(topics.CERTIFICATE_REQUESTS, 0)
+        _, end = self._consumer.get_watermark_offsets(where, cached=True)
+        self._meter.waiting(max(0, end - self._state.next_offset))
 
     def _answer(self, message: Message) -> ledger.Answer | None:
         """Fold the record; answer it where it is not answered yet."""
@@ -145,17 +184,24 @@ class IssuerProcess:
             return None
         started = time.perf_counter()
         answer = ledger.answer(self._state, record, noted, at, self._ca, self._settings.policy)
-        _tell(record, answer, offset, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._meter.judged(seconds)
+        _tell(record, answer, offset, seconds)
         if isinstance(answer, CertificateIssued):
-            fault_point(self._folder)
+            faults.point("issuer:after-sign")
         return answer
 
     def _list(self, now: int, *, forced: bool) -> None:
-        """Write the list where an entry came or the last one is due."""
-        if not forced and now < self._list_due_at:
+        """Write the list where an entry came, the last one is due, or the file is not ours.
+
+        A zombie that was stopped in the middle of writing may put its older list over ours.
+        """
+        there = self._listed is not None and revocation.mark(self._folder) == self._listed
+        if there and not forced and now < self._list_due_at:
             return
         pem = ledger.crl(self._state, self._ca, now)
         written = revocation.write(self._folder, pem, self._ca.certificate)
+        self._listed = revocation.mark(self._folder)
         made = revocation.parse(pem, self._ca.certificate)
         self._list_due_at = now + _ms(self._settings.limits.crl_refresh.total_seconds())
         self._meter.listed(len(made.revoked), made.next_update_at)
@@ -181,19 +227,32 @@ class IssuerProcess:
         if error is not None:
             self._failures.append(f"Kafka refused an answer: {error}")
 
-    def _flush(self) -> None:
-        if self._producer.flush(DELIVERY_SECONDS) > 0:
-            raise IssuerStopped(f"Kafka did not acknowledge within {DELIVERY_SECONDS:g} s")
+    def _flushed(self, stopping: Callable[[], bool]) -> bool:
+        """Wait until Kafka has the answers, for as long as it takes; False where asked to stop.
+
+        Raises IssuerStopped where Kafka refused one for good.
+        """
+        told = time.monotonic()
+        while self._producer.flush(POLL_SECONDS) > 0:
+            if stopping():
+                return False
+            if time.monotonic() - told > TOLD_SECONDS:
+                told = time.monotonic()
+                log.warning("issuer.kafka_away", unpublished=len(self._producer))
         if self._failures:
             raise IssuerStopped(self._failures[0])
+        return True
 
 
-def fault_point(folder: Path) -> None:
-    """Die here once, where FLEETCERT_FAULT says so: signed, and nobody knows."""
-    marker = folder / ".fault-after-sign"
-    if os.environ.get("FLEETCERT_FAULT") == FAULT and not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+def _sound(messages: list[Message]) -> list[Message]:
+    """Return the records among what was consumed. Raises IssuerStopped on an error for good."""
+    for one in messages:
+        error = one.error()
+        if error is not None and error.fatal():  # such as another issuer of the same id
+            raise IssuerStopped(f"Kafka ended this consumer: {error}; is the issuer id taken?")
+        if error is not None:
+            log.warning("issuer.kafka", error=str(error))
+    return [one for one in messages if one.error() is None]
 
 
 def _tell(
@@ -242,10 +301,13 @@ def _producing(settings: Settings) -> dict[str, Any]:
         "enable.idempotence": True,
         "partitioner": topics.PARTITIONER,
         "linger.ms": 5,
+        "message.timeout.ms": 0,
+        "reconnect.backoff.max.ms": 1_000,
     }
 
 
 def _consuming(settings: Settings) -> dict[str, Any]:
+    session = _ms(settings.session_timeout_seconds)
     return {
         **settings.kafka,
         "bootstrap.servers": settings.bootstrap,
@@ -255,8 +317,11 @@ def _consuming(settings: Settings) -> dict[str, Any]:
         "enable.auto.offset.store": False,
         "isolation.level": "read_committed",
         "auto.offset.reset": "earliest",
-        "session.timeout.ms": SESSION_MS,
-        "heartbeat.interval.ms": SESSION_MS // 4,
+        "group.instance.id": settings.issuer_id,
+        "session.timeout.ms": session,
+        "heartbeat.interval.ms": session // 4,
+        "fetch.wait.max.ms": 100,
+        "reconnect.backoff.max.ms": 1_000,
     }
 
 

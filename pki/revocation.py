@@ -117,6 +117,24 @@ def write(folder: Path, pem: bytes, issuer: x509.Certificate) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Which file stands under the list's name: it changes with every replacement."""
+
+    inode: int
+    changed_ns: int
+    size: int
+
+
+def mark(folder: Path) -> Mark | None:
+    """Return the mark of the list's file, None where there is none."""
+    try:
+        found = (folder / FILE).stat()
+    except FileNotFoundError:
+        return None
+    return Mark(found.st_ino, found.st_mtime_ns, found.st_size)
+
+
 def serial_number(text: str) -> int | None:
     """Return the serial that the language writes as hexadecimal, None where it is none."""
     try:

@@ -77,6 +77,8 @@ def _issuer(layout: Layout) -> Process:
         "--bootstrap": layout.bootstrap,
         "--pki": layout.pki_dir,
         "--lifetime-days": layout.lifetime_days,
+        "--issuer-id": "issuer-0",
+        "--session-timeout-seconds": layout.session_timeout_seconds,
         "--metrics-port": port,
     }
     return Process("issuer", _python("pki", "issuer", options), lambda: listens(port))

@@ -30,13 +30,13 @@ def identities(layout: Layout, names: tuple[str, ...] = ("localhost", HOST)) -> 
     now = datetime.now(UTC)
     if not (layout.pki_dir / "device-ca" / "ca.pem").exists():
         authority.create(layout.pki_dir, now=now)
-    opened = authority.load(layout.pki_dir)
+    service_ca = authority.load_service(layout.pki_dir)
     layout.services_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name, server in (("broker", True), ("bridge", False)):
         if (layout.services_dir / f"{name}.pem").exists():
             continue
         certificate, key = authority.issue_service(
-            opened,
+            service_ca,
             name,
             list(names),
             now=now,
