@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 import aiomqtt
 import structlog
 
+from bridges.inbound import Translated
 from bridges.kafka import Recorder
 from bridges.meter import Meter
 from bridges.mqtt import outbound
 from bridges.mqtt.client import Door, bucket_session, command_session
-from bridges.mqtt.inbound import Received, Translated, translate
+from bridges.mqtt.inbound import Received, translate
 from protocols.mqtt import AT_LEAST_ONCE, AT_MOST_ONCE, Client, Lost
 from schemas.commands import Command
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS

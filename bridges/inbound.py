@@ -1,0 +1,170 @@
+"""What a device says, to events: pure, and the same whatever protocol it speaks.
+
+Who said it stands in the evidence, which comes from the session; the payload is never asked. What
+cannot be understood is Refused with a Reason, and its door keeps the bytes in a dead letter.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import cbor2
+
+from pki.requests import VERIFIER, MalformedRequest, examine
+from schemas import events
+from schemas.decisions import DeadLetter
+from schemas.envelope import Evidence, Numbering
+from schemas.reasons import Reason
+
+PAYLOAD_BYTES_MAX = 262_144
+NAME_CHARACTERS_MAX = 64
+DETAIL_CHARACTERS_MAX = 1_000
+WHERE_CHARACTERS_MAX = 200
+OUTCOMES = frozenset({"accepted", "done", "failed", "refused"})
+NUMBER_MAX = 2**62
+CBOR = "application/cbor"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One message of a device: `kind` is `events` or `replies`, `name` a type or a command id."""
+
+    kind: str
+    name: str
+    content_type: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """What a message became: `record` for `key` (None: a hint, nothing to record).
+
+    `device_id` and `numbering` say whom to tell; `refused` is the Reason of a dead letter.
+    """
+
+    record: Any
+    key: bytes
+    device_id: str = ""
+    numbering: Numbering | None = None
+    refused: Reason | None = None
+
+
+class Refused(ValueError):
+    """The message is not accepted, with a Reason."""
+
+    def __init__(self, reason: Reason, detail: str, numbering: Numbering | None = None) -> None:
+        super().__init__(detail)
+        self.reason, self.detail, self.numbering = reason, detail, numbering
+
+
+def event(said: Said, device_id: str, evidence: Evidence) -> Translated:
+    """Return the event that a device said. Raises Refused, with the message's number if it has."""
+    if len(said.payload) > PAYLOAD_BYTES_MAX:
+        raise Refused(Reason.OVERSIZE, f"{len(said.payload)} bytes")
+    fields = mapping(said.payload, said.content_type)
+    numbering = _numbering(fields)
+    try:
+        record = _record(said, device_id, evidence, numbering, fields)
+    except Refused as error:
+        error.numbering = numbering
+        raise
+    return Translated(record, device_id.encode(), device_id, numbering)
+
+
+def letter(error: Refused, device_id: str, origin: str, payload: bytes) -> Translated:
+    """Return the dead letter of a refused message; `origin` is door and place."""
+    kept = DeadLetter(
+        reason=error.reason.value,
+        detail=error.detail,
+        origin=origin,
+        cause=None,
+        key=device_id.encode(),
+        payload=payload[:PAYLOAD_BYTES_MAX],
+        letter_id="",
+    )
+    return Translated(kept, device_id.encode(), device_id, error.numbering, error.reason)
+
+
+def mapping(payload: bytes, content_type: str) -> dict[str, Any]:
+    """Return the map that a payload is, CBOR or JSON. Raises Refused."""
+    try:
+        value = cbor2.loads(payload) if content_type == CBOR else json.loads(payload)
+    except Exception as error:  # cbor2 raises many kinds on garbage; all mean the same
+        raise Refused(Reason.MALFORMED, f"not {content_type or 'JSON'}") from error
+    if not isinstance(value, dict):
+        raise Refused(Reason.MALFORMED, "the payload is no map")
+    return value
+
+
+def _record(
+    said: Said,
+    device_id: str,
+    evidence: Evidence,
+    numbering: Numbering | None,
+    fields: dict[str, Any],
+) -> events.Keyed:
+    if not 0 < len(said.name) <= NAME_CHARACTERS_MAX:
+        raise Refused(Reason.UNKNOWN_TYPE, f"{said.kind}/{said.name}"[:WHERE_CHARACTERS_MAX])
+    if said.kind == "events":
+        return events.DeviceReported(
+            device_id, evidence, numbering, said.name, said.content_type, said.payload
+        )
+    if said.kind == "replies":
+        return _reply(device_id, evidence, numbering, said.name, fields)
+    raise Refused(Reason.UNKNOWN_TYPE, f"{said.kind}/{said.name}"[:WHERE_CHARACTERS_MAX])
+
+
+def _reply(
+    device_id: str,
+    evidence: Evidence,
+    numbering: Numbering | None,
+    command_id: str,
+    fields: dict[str, Any],
+) -> events.Keyed:
+    signed = fields.get("signing_request")
+    if signed is None:
+        outcome, detail = fields.get("outcome"), fields.get("detail", "")
+        if not isinstance(outcome, str) or not isinstance(detail, str) or outcome not in OUTCOMES:
+            raise Refused(Reason.MALFORMED, "outcome is accepted, done, failed or refused")
+        return events.CommandAnswered(
+            device_id, evidence, numbering, command_id, outcome, _text(detail)
+        )
+    if not isinstance(signed, bytes):
+        raise Refused(Reason.MALFORMED, "signing_request is a byte string")
+    try:
+        found = examine(signed, evidence.certificate_sha256)
+    except MalformedRequest as error:
+        raise Refused(Reason.MALFORMED, str(error)) from error
+    return events.SigningRequested(
+        device_id=device_id,
+        evidence=evidence,
+        numbering=numbering,
+        command_id=command_id,
+        nonce=found.nonce,
+        signed_request=signed,
+        csr=found.csr,
+        subject=found.subject,
+        key=found.key,
+        spki_sha256=found.spki_sha256,
+        key_accepted=found.key_accepted,
+        csr_signature_valid=found.csr_signature_valid,
+        request_signature_valid=found.request_signature_valid,
+        verifier=VERIFIER,
+    )
+
+
+def _numbering(fields: dict[str, Any]) -> Numbering | None:
+    boot, sequence = fields.get("boot"), fields.get("sequence")
+    if boot is None and sequence is None:
+        return None
+    for one in (boot, sequence):
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 < one < NUMBER_MAX:
+            raise Refused(Reason.MALFORMED, "boot and sequence are positive numbers")
+    assert isinstance(boot, int)
+    assert isinstance(sequence, int)
+    return Numbering(boot, sequence)
+
+
+def _text(detail: str) -> str:
+    """Return text that can be encoded: JSON may hold half a surrogate pair."""
+    return detail[:DETAIL_CHARACTERS_MAX].encode(errors="replace").decode()
