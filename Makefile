@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-setup: $(STAMP) ## Install everything: packages, Kafka, the broker plugin
+setup: $(STAMP) ## Install everything: packages, Kafka, the broker plugin, DTLS 1.3
 	$(BIN)/python -m client.local.setup
 
 up: setup ## Start the local stack and keep it in the foreground

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bridges.mqtt.broker import build, config
-from client.local import kafka
+from client.local import dtls13, kafka
 from client.local.errors import LocalError
 from client.local.layout import HOST, Layout
 from pki import authority, files
@@ -82,9 +82,12 @@ def main() -> int:
     layout = Layout()
     try:
         tools(layout)
-    except LocalError as error:
+        absent = dtls13.install(layout.tools_dir)
+    except (LocalError, dtls13.BuildFailed) as error:
         sys.stderr.write(f"setup: {error}\n")
         return 1
+    if absent:
+        sys.stderr.write(f"setup: {absent}\n")
     return 0
 
 
