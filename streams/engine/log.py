@@ -22,6 +22,8 @@ from streams.engine.failure import EngineFailed
 
 READ_MAX = 5_000
 REQUEST_SECONDS = 30.0
+POLL_SECONDS = 0.05
+"""A call waits for READ_MAX messages or this long, at the end too: longer delays every reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def _read(consumer: Consumer, where: TopicPartition, start: int, within: float) 
                 f"after {within:.0f} s"
             )
         messages = []
-        for message in consumer.consume(READ_MAX, 0.5):
+        for message in consumer.consume(READ_MAX, POLL_SECONDS):
             error = message.error()
             if error is None:
                 messages.append(message)
