@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from client.fleet import Found
-from client.show import plain
+from client.terminal import plain
 
-EXPORTABLE = (".parquet",)
 ROWS_MAX = 10_000
 """Rows held in memory and written as one row group."""
 

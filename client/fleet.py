@@ -1,63 +1,73 @@
-"""The typed Python client: register devices, order rotations, read rows, events and decisions.
+"""The typed Python client: register devices, order rotations, read rows, alerts and the history.
 
-    fleet = Fleet("127.0.0.1:9092")
-    fleet.register("pump-7", "pump", certificate=Path("pump-7.pem").read_bytes())
-    fleet.rotate("pump-7")
-    print(fleet.device("pump-7").certificates)
+    with Fleet("127.0.0.1:9092") as fleet:
+        fleet.register("pump-7", "pump", certificate=Path("pump-7.pem").read_bytes())
+        fleet.rotate("pump-7")
+        print(fleet.device("pump-7").certificates)
 
-All methods block; `follow` reads on for ever. Errors are FleetError and say what to do next.
+All methods block, for as long as Timeouts says; `follow` reads on. Errors are FleetError and say
+what to do next. What only reads makes no producer. `client/reader.py` says what reading costs.
 """
 
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-
-from pki.facts import facts
-from schemas import codec, topics
-from schemas.decisions import Decision, DecisionName
-from schemas.envelope import BROADCAST_KEY, is_device_id
+from client import alerts
+from client.alerts import Alert
+from client.errors import FleetError
+from client.kafka import Timeouts
+from client.reader import Found, Reader
+from client.writer import Writer
+from pki.facts import device_id as named_device
+from pki.facts import facts, load_certificate
+from schemas import topics
+from schemas.decisions import Decision
+from schemas.envelope import BROADCAST_KEY, Position, is_device_id
 from schemas.events import DeviceRegistered, PolicyActivated, RotationOrdered
 from schemas.states import PARTITION_KEY, DeviceRow, PartitionRow, Policy
-from streams.engine.failure import EngineFailed
-from streams.engine.log import read_to_end
 
-SEND_SECONDS = 15.0
-READ_SECONDS = 120.0
+__all__ = ["Alert", "Fleet", "FleetError", "Found", "Timeouts"]
 
-
-class FleetError(RuntimeError):
-    """What was asked cannot be done; the message says why and what to do next."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A record of a topic, where it stands and when the broker took it."""
-
-    topic: str
-    partition: int
-    offset: int
-    at: int
-    key: bytes
-    record: Any
+LOOK_BACK_MS = 60_000
+"""Decisions are looked for from this long before the oldest alert: machine time is not Kafka's."""
 
 
 class Fleet:
-    """A fleet as seen through its topics."""
+    """A fleet as seen through its topics.
 
-    def __init__(self, bootstrap: str = "127.0.0.1:9092", actor: str = "operator") -> None:
-        self._bootstrap, self._actor = bootstrap, actor
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "partitioner": topics.PARTITIONER,
-                "acks": "all",
-                "enable.idempotence": True,
-                "message.timeout.ms": int(SEND_SECONDS * 1000),
-            }
-        )
+    `read`, `follow`, `partitions` and `size` are the Reader's.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str = "127.0.0.1:9092",
+        actor: str = "operator",
+        *,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        timeouts = timeouts or Timeouts()
+        self._actor = actor
+        self._reader = Reader(bootstrap, timeouts)
+        self._writer = Writer(bootstrap, timeouts)
+        self.read, self.follow = self._reader.read, self._reader.follow
+        self.partitions, self.size = self._reader.partitions, self._reader.size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.flush()
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; what was not flushed may be lost."""
+        self._reader.close()
+
+    # -- what changes the fleet -----------------------------------------------------------------
 
     def register(
         self,
@@ -67,11 +77,12 @@ class Fleet:
         *,
         certificate: bytes,
         wait: bool = True,
-    ) -> None:
+    ) -> Position | None:
         """Register a device with the certificate it holds (PEM or DER).
 
-        Raises FleetError for an id outside `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, an unreadable
-        certificate, or when Kafka does not take the record.
+        Returns where the record stands; None with `wait=False`, where `flush` waits for many at
+        once. Raises FleetError for an id outside `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, a certificate
+        that is unreadable or names another device, or when Kafka does not take the record.
         """
         if not is_device_id(device_id):
             raise FleetError(
@@ -79,18 +90,23 @@ class Fleet:
                 "beginning with a letter or digit"
             )
         try:
-            held = facts(certificate)
+            held, named = facts(certificate), certificate_names(certificate)
         except ValueError as error:
             raise FleetError(f"the certificate of {device_id} is unreadable: {error}") from error
+        if named != device_id:
+            raise FleetError(
+                f"the certificate names {named or 'no device'}, not {device_id}: CN and the SAN "
+                f"urn:fleetcert:device:{device_id} must both say the id"
+            )
         event = DeviceRegistered(device_id, device_type, protocols, held, self._actor)
-        self._send(device_id, event)
-        if wait:
-            self.flush()
+        self._writer.send(topics.DEVICE_EVENTS, device_id.encode(), event)
+        return self._acknowledged() if wait else None
 
     def rotate(self, device_id: str) -> str:
         """Order a rotation now; return the id of the order."""
         order_id = f"order-{secrets.token_hex(8)}"
-        self._send(device_id, RotationOrdered(device_id, order_id, self._actor))
+        event = RotationOrdered(device_id, order_id, self._actor)
+        self._writer.send(topics.DEVICE_EVENTS, device_id.encode(), event)
         self.flush()
         return order_id
 
@@ -99,30 +115,40 @@ class Fleet:
         for number in self.partitions(topics.DEVICE_EVENTS):
             row = self.partition_row(number)
             event = PolicyActivated(row.broadcast_number + 1, policy, self._actor)
-            self._producer.produce(
-                topics.DEVICE_EVENTS, codec.encode(event), BROADCAST_KEY, partition=number
-            )
+            self._writer.send(topics.DEVICE_EVENTS, BROADCAST_KEY, event, number)
         self.flush()
 
     def flush(self) -> None:
         """Wait until Kafka has everything. Raises FleetError when it does not take it."""
-        if self._producer.flush(SEND_SECONDS):
-            raise FleetError(
-                f"Kafka at {self._bootstrap} did not take the record; is the stack up? "
-                "(fleetcert status)"
-            )
+        self._writer.flush()
+
+    # -- what is known of it --------------------------------------------------------------------
+
+    def ids(self) -> list[str]:
+        """Return the ids of all devices: reads `device.state`, decodes none of it."""
+        keys = self._reader.keys(topics.DEVICE_STATE) - {PARTITION_KEY}
+        return sorted(key.decode(errors="replace") for key in keys)
 
     def devices(self) -> dict[str, DeviceRow]:
-        """Return the rows of all devices, by id."""
-        rows: dict[str, DeviceRow] = {}
-        for found in self.read(topics.DEVICE_STATE):
-            if isinstance(found.record, DeviceRow):
-                rows[found.record.device_id] = found.record
-        return dict(sorted(rows.items()))
+        """Return the rows of all devices, by id: reads and decodes all of `device.state`."""
+        newest = {found.key: found.record for found in self.read(topics.DEVICE_STATE)}
+        rows = [one for one in newest.values() if isinstance(one, DeviceRow)]
+        return {one.device_id: one for one in sorted(rows, key=lambda one: one.device_id)}
+
+    def find(self, device_id: str) -> DeviceRow | None:
+        """Return one device's row, None where it is not registered.
+
+        Reads the one partition of `device.state` that murmur2 puts the id into, and decodes this
+        device's rows only.
+        """
+        row = None
+        for found in self.read(topics.DEVICE_STATE, device_id=device_id):
+            row = found.record
+        return row
 
     def device(self, device_id: str) -> DeviceRow:
-        """Return one device's row. Raises FleetError where it is not registered."""
-        row = self.devices().get(device_id)
+        """Return one device's row, as `find`. Raises FleetError where it is not registered."""
+        row = self.find(device_id)
         if row is None:
             raise FleetError(f"no device {device_id!r} is registered; see `fleetcert device list`")
         return row
@@ -130,97 +156,34 @@ class Fleet:
     def partition_row(self, partition: int) -> PartitionRow:
         """Return the partition row, as `device.state` holds it."""
         row = PartitionRow()
-        for found in self._read(topics.DEVICE_STATE, partition):
-            if found.key == PARTITION_KEY:
-                row = found.record
+        for found in self.read(topics.DEVICE_STATE, partition=partition, key=PARTITION_KEY):
+            row = found.record
         return row
 
-    def alerts(self) -> list[Decision]:
-        """Return the alerts that are raised and not cleared, oldest first."""
-        raised: dict[tuple[str, str], Decision] = {}
-        for found in self.read(topics.DECISIONS):
-            decision = found.record
-            if not isinstance(decision, Decision):
-                continue
-            if decision.name == DecisionName.ALERT_RAISED:
-                raised[decision.subject, decision.rule] = decision
-            elif decision.name == DecisionName.ALERT_CLEARED:
-                raised.pop((decision.subject, decision.rule), None)
-        return sorted(raised.values(), key=lambda one: one.decided_at)
+    def alerts(self) -> list[Alert]:
+        """Return the open alerts, oldest first.
+
+        Reads all rows, and the decisions from the oldest open alert on.
+        """
+        found = [one for row in self.devices().values() for one in alerts.raised(row)]
+        if not found:
+            return []
+        since = max(0, min(one.since_at for one in found) - LOOK_BACK_MS)
+        decided = (one.record for one in self.read(topics.DECISIONS, since=since))
+        named = alerts.with_values(found, (one for one in decided if isinstance(one, Decision)))
+        return sorted(named, key=lambda one: (one.since_at, one.device_id, one.rule))
 
     def decisions(self, device_id: str = "") -> list[Decision]:
         """Return the decisions, of one device where an id is given, in their order."""
-        subject = f"device:{device_id}"
-        return [
-            found.record
-            for found in self.read(topics.DECISIONS)
-            if isinstance(found.record, Decision)
-            and (not device_id or found.record.subject == subject)
-        ]
+        records = (one.record for one in self.read(topics.DECISIONS, device_id=device_id))
+        return [one for one in records if isinstance(one, Decision)]
 
-    def read(self, topic: str) -> Iterator[Found]:
-        """Yield every record of a topic as it stands now, partition by partition.
-
-        An undecodable record is yielded with `record` None.
-        """
-        for number in self.partitions(topic):
-            yield from self._read(topic, number)
-
-    def follow(self, topic: str) -> Iterator[Found]:
-        """Yield the records that come from now on, for ever."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._bootstrap,
-                "group.id": "unused",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "latest",
-            }
-        )
-        try:
-            consumer.assign([TopicPartition(topic, one) for one in self.partitions(topic)])
-            while True:
-                message = consumer.poll(1.0)
-                if message is not None and message.error() is None:
-                    yield _found(message)
-        finally:
-            consumer.close()
-
-    def _send(self, device_id: str, event: Any) -> None:
-        self._producer.produce(topics.DEVICE_EVENTS, codec.encode(event), device_id.encode())
-        self._producer.poll(0)
-
-    def _read(self, topic: str, partition: int) -> Iterator[Found]:
-        try:
-            for chunk in read_to_end(self._bootstrap, topic, partition, 0, within=READ_SECONDS):
-                yield from (_found(one) for one in chunk.messages)
-        except EngineFailed as error:
-            raise FleetError(f"{error}; is the stack up? (fleetcert status)") from error
-
-    def partitions(self, topic: str) -> list[int]:
-        """Return the partitions of a topic. Raises FleetError where Kafka or the topic is away."""
-        try:
-            listed = self._producer.list_topics(topic, timeout=SEND_SECONDS).topics[topic]
-        except KafkaException as error:
-            raise FleetError(
-                f"Kafka at {self._bootstrap} does not answer: {error.args[0].str()}; start the "
-                "stack with `fleetcert up`"
-            ) from error
-        if listed.error is not None and listed.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise FleetError(f"there is no topic {topic}; `fleetcert up` creates the topics")
-        return sorted(listed.partitions)
+    def _acknowledged(self) -> Position | None:
+        self.flush()
+        return self._writer.last
 
 
-def _found(message: Any) -> Found:
-    try:
-        record = codec.decode(message.value() or b"")
-    except codec.Undecodable:
-        record = None
-    return Found(
-        message.topic(),
-        message.partition(),
-        message.offset(),
-        message.timestamp()[1],
-        message.key() or b"",
-        record,
-    )
+def certificate_names(certificate: bytes) -> str:
+    """Return the device that a certificate (PEM or DER) names, "" for none. Raises ValueError."""
+    loaded = load_certificate(certificate)
+    return named_device(loaded.subject, loaded.extensions)

@@ -1,103 +1,211 @@
-"""What the command line prints: tables and stories on a terminal, JSON where asked."""
+"""How the command line tells of devices: a line of the list, and one device's story."""
 
-import dataclasses
-import json
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
-import typer
-from rich.console import Console
+from rich import box
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from schemas.decisions import Decision
-from schemas.states import DeviceRow
+from client import instants
+from client.alerts import Alert
+from client.lines import values
+from client.terminal import safe
+from schemas.decisions import Decision, Severity
+from schemas.reasons import SENTENCES, Reason
+from schemas.states import DeviceRow, HeldCertificate, SagaStep
 from streams.core import anomaly, certificate, rotation
 
 FINGERPRINT_CHARACTERS = 16
+DECISIONS_MAX = 20
+"""Decisions of a story; repeats in a row count as one."""
+HIDDEN = frozenset({"serial", "not_after_at", "request", "state", "what"})
+"""Figures that a story leaves out: `--json` has them."""
+
+STYLES = {
+    "connected": "green",
+    "away": "dim",
+    certificate.ACTIVE: "green",
+    certificate.CANDIDATE: "cyan",
+    certificate.UNDER_RETIRED: "yellow",
+    certificate.RETIRED: "dim",
+    "proven": "green",
+    "idle": "green",
+    "failed": "yellow",
+    "abandoned": "red",
+    Severity.INFO.value: "",
+    Severity.WARNING.value: "yellow",
+    Severity.CRITICAL.value: "bold red",
+}
+
+Columns = Sequence[str]
 
 
-def instant(at: int) -> str:
-    """Return an instant in milliseconds as UTC text, a dash for never."""
-    if not at:
-        return "-"
-    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def plain(value: Any) -> Any:
-    """Return the value as JSON can hold it: bytes become hex, records become objects."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        named = {"kind": type(value).__name__}
-        fields = dataclasses.fields(value)
-        return named | {one.name: plain(getattr(value, one.name)) for one in fields}
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    return value
-
-
-def as_json(value: Any) -> None:
-    """Print one JSON document on a line of its own."""
-    typer.echo(json.dumps(plain(value), sort_keys=True))
-
-
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; colours and borders only where a terminal shows them."""
-    drawn = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        drawn.add_column(column, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(str(one) for one in row))
-    Console().print(drawn)
-
-
-def device_line(row: DeviceRow) -> tuple[object, ...]:
+def device_line(row: DeviceRow, now: int) -> tuple[object, ...]:
     """Return a device as one line of the list."""
     held = certificate.active(row)
     return (
         row.device_id,
         row.device_type,
-        "connected" if row.connected else "away",
+        _presence(row),
         rotation.name(row.rotation),
         held.fingerprint.hex()[:FINGERPRINT_CHARACTERS],
-        instant(held.not_after_at),
+        instants.shown(held.not_after_at),
+        instants.distance(held.not_after_at, now),
         anomaly.open_alerts(row) or "",
     )
 
 
-def device_story(row: DeviceRow, decisions: Sequence[Decision]) -> None:
-    """Print one device's story: certificates, the saga with offsets and times, alerts."""
-    presence = "connected" if row.connected else "away"
-    typer.echo(f"{row.device_id}  {row.device_type}  {presence}")
-    typer.echo(f"registered {instant(row.registered_at)}, last seen {instant(row.last_seen_at)}")
-    table(
+def device_story(
+    row: DeviceRow, decisions: Sequence[Decision], alerts: Sequence[Alert], now: int
+) -> RenderableType:
+    """Draw one device's story: certificates, the saga with offsets and times, alerts, decisions."""
+    parts = [_head(row, now), _certificates(row, now), *_journey(row)]
+    if alerts:
+        parts.append(_alerts(alerts, now))
+    parts.append(_decisions(decisions))
+    return Group(*(one for part in parts for one in (part, "")))
+
+
+def alert_line(one: Alert, now: int) -> tuple[object, ...]:
+    """Return an alert as one line of the list."""
+    return (
+        instants.shown(one.since_at),
+        instants.distance(one.since_at, now),
+        one.device_id,
+        one.severity,
+        one.rule,
+        values(one.values),
+        sentence(one.reason),
+    )
+
+
+def sentence(reason: str) -> str:
+    """Return what a reason means; empty for one that this version does not know."""
+    return SENTENCES[Reason(reason)] if reason in set(Reason) else ""
+
+
+def _presence(row: DeviceRow) -> str:
+    return "connected" if row.connected else "away"
+
+
+def _head(row: DeviceRow, now: int) -> RenderableType:
+    title = Text()
+    title.append(row.device_id, "bold")
+    title.append(f"   {safe(row.device_type)}, {', '.join(map(safe, row.protocols))}   ")
+    title.append(f"● {_presence(row)}", STYLES[_presence(row)])
+    heard = "never"
+    if row.last_seen_at:
+        heard = f"{instants.shown(row.last_seen_at)}, {instants.distance(row.last_seen_at, now)}"
+    facts = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("registered", instants.shown(row.registered_at)),
+        ("last heard", heard),
+        ("numbers", f"boot {row.boot}, sequence {row.sequence}"),
+        ("history", f"to offset {row.applied_offset}; {row.rotations} rotation(s) completed"),
+    ):
+        facts.add_row(Text(name, "dim"), value)
+    return Group(title, facts)
+
+
+def _section(title: str, columns: Columns, rows: Iterable[Sequence[Text | str]]) -> Table:
+    """Draw a part of the story; only the last column may take more than one line."""
+    drawn = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        header_style="dim",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    *first, last = columns
+    for name in first:
+        justify: JustifyMethod = "right" if name in ("offset", "after") else "left"
+        drawn.add_column(name, justify=justify, no_wrap=True)
+    drawn.add_column(last, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(one if isinstance(one, Text) else safe(one) for one in row))
+    return drawn
+
+
+def _certificates(row: DeviceRow, now: int) -> RenderableType:
+    return _section(
         "Certificates",
-        ("fingerprint", "status", "not after", "first used at", "closed at", "CRL"),
-        [
-            (
-                one.fingerprint.hex()[:FINGERPRINT_CHARACTERS],
-                one.status,
-                instant(one.not_after_at),
-                "-" if one.first_used_offset < 0 else one.first_used_offset,
-                "-" if one.closed_offset < 0 else one.closed_offset,
-                one.crl_number or "-",
-            )
-            for one in row.certificates
-        ],
+        ("fingerprint", "status", "valid until (UTC)", "", "first used", "closed", "CRL"),
+        [_certificate(one, now) for one in reversed(row.certificates)],
     )
-    table(
-        f"Last rotation: {rotation.name(row.rotation)}",
-        ("state", "reason", "offset", "at"),
-        [(one.state, one.reason, one.offset, instant(one.at)) for one in row.journey],
+
+
+def _certificate(one: HeldCertificate, now: int) -> tuple[Text | str, ...]:
+    style = STYLES.get(one.status, "")
+    first_used = "at registration" if one.status != certificate.CANDIDATE else "not yet"
+    return (
+        Text(one.fingerprint.hex()[:FINGERPRINT_CHARACTERS], style),
+        Text(one.status, style),
+        instants.shown(one.not_after_at),
+        instants.distance(one.not_after_at, now),
+        first_used if one.first_used_offset < 0 else f"offset {one.first_used_offset}",
+        "" if one.closed_offset < 0 else f"offset {one.closed_offset}",
+        "listed" if one.crl_number else "",
     )
-    table(
-        "Decisions",
-        ("at", "decision", "reason", "severity", "offset"),
-        [
-            (instant(one.decided_at), one.name, one.reason, one.severity, one.cause.offset)
-            for one in decisions[-20:]
-        ],
+
+
+def _journey(row: DeviceRow) -> Iterator[RenderableType]:
+    if not row.journey:
+        yield Text("Rotation: none yet", "bold")
+        return
+    first = row.journey[0]
+    yield _section(
+        f"Last rotation: {rotation.name(row.rotation)}, begun {instants.shown(first.at)} (UTC)",
+        ("state", "offset", "time", "after", "why"),
+        [_move(first, one) for one in row.journey],
     )
+
+
+def _move(first: SagaStep, one: SagaStep) -> tuple[Text | str, ...]:
+    why = "" if one.reason == Reason.NONE.value else sentence(one.reason) or one.reason
+    return (
+        Text(f"● {one.state}", STYLES.get(one.state, "cyan")),
+        str(one.offset),
+        instants.clock(one.at, first.at),
+        f"+{instants.span(one.at - first.at)}",
+        why,
+    )
+
+
+def _alerts(alerts: Sequence[Alert], now: int) -> RenderableType:
+    rows = [
+        (
+            Text(f"▲ {one.rule}", STYLES[one.severity]),
+            instants.distance(one.since_at, now),
+            values(one.values, HIDDEN),
+            sentence(one.reason),
+        )
+        for one in alerts
+    ]
+    return _section("Open alerts", ("alert", "since", "figures", "what it means"), rows)
+
+
+def _decisions(decisions: Sequence[Decision]) -> RenderableType:
+    grouped = [
+        list(same) for _, same in itertools.groupby(decisions, lambda one: (one.name, one.reason))
+    ]
+    shown = grouped[-DECISIONS_MAX:]
+    first_at = shown[0][-1].decided_at if shown else 0
+    told = f"the last {sum(map(len, shown))} of " if len(grouped) > len(shown) else ""
+    rows = [
+        (
+            instants.clock(same[-1].decided_at, first_at),
+            str(same[-1].cause.offset),
+            Text(same[-1].name, STYLES.get(same[-1].severity, "")),
+            f"{len(same)} times" if len(same) > 1 else "",
+            "" if same[-1].reason == Reason.NONE.value else same[-1].reason,
+            values(same[-1].values, HIDDEN),
+        )
+        for same in shown
+    ]
+    columns = ("time", "offset", "decision", "", "reason", "figures")
+    since = f", from {instants.shown(first_at)} (UTC)" if shown else ""
+    return _section(f"Decisions: {told}{len(decisions)}{since}", columns, rows)

@@ -1,39 +1,34 @@
 """`python -m client.demo`: start a stack of its own, run the fleet, prove, report, stop.
 
-Exit code 0 only if every proof holds. Works without a terminal; writes `var/demo/report.json`.
+Exit code 0 only if every proof holds, 130 after Ctrl-C. Works without a terminal; writes
+`report.json`, and with --svg a picture of this run.
 """
 
 import argparse
 import asyncio
 import json
 import logging
-import shutil
-import socket
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
+from client import terminal
 from client.demo import fleet as demo
-from client.demo import proofs
+from client.demo import picture, proofs, report, stage, svg
+from client.demo.watch import Snapshot, Watch
 from client.fleet import Fleet
 from client.local import supervisor
 from client.local.errors import LocalError
 from client.local.layout import Layout
 from device.simulator import Simulator
 from pki import authority
-from schemas.reasons import SENTENCES, Reason
-from schemas.states import DeviceRow
-from streams.core import anomaly, rotation
 
 ROTATE_SECONDS = 90.0
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.25
 TELL_SECONDS = 5.0
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,208 +36,132 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m client.demo", description=__doc__)
     parser.add_argument("--directory", type=Path, default=Path("var/demo"))
     parser.add_argument("--tools", type=Path, default=Path("var/tools"))
+    parser.add_argument("--svg", type=Path, help="draw this run into a file")
     options = parser.parse_args(argv)
-    logging.disable(logging.INFO)
-    shutil.rmtree(options.directory, ignore_errors=True)
-    layout = _layout(options.directory / "stack", options.tools)
     try:
-        return asyncio.run(_run(layout, options.directory))
+        layout = stage.prepare(options.directory, options.tools)
+        logging.basicConfig(filename=options.directory / "devices.log", level=logging.WARNING)
+        return asyncio.run(Demo(layout, options.directory, options.svg).run())
     except LocalError as error:
         sys.stderr.write(f"demo: {error}\n")
-        return 1
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write("demo: interrupted; the stack is stopped\n")
+        return EXIT_INTERRUPTED
 
 
-def _layout(data_dir: Path, tools_dir: Path) -> Layout:
-    """Choose ports that are free, so that a demo never meets a stack of yours."""
-    probes = [socket.socket() for _ in range(4)]
-    for one in probes:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in probes]
-    for one in probes:
-        one.close()
-    return Layout(
-        data_dir=data_dir,
-        tools_dir=tools_dir,
-        kafka_port=ports[0],
-        controller_port=ports[1],
-        device_port=ports[2],
-        service_port=ports[3],
-        metrics_port=_metrics_port(ports),
-    )
+class Demo:
+    """One run."""
 
+    def __init__(self, layout: Layout, directory: Path, svg_file: Path | None) -> None:
+        self._layout, self._directory, self._svg = layout, directory, svg_file
+        self._console = terminal.console()
+        self._processes: dict[str, str] = {}
+        self._richest: Snapshot | None = None
+        self._began = time.monotonic()
 
-def _metrics_port(taken: list[int]) -> int:
-    first = 20_000
-    while any(first <= one < first + 30 for one in taken):
-        first += 30
-    return first
+    async def run(self) -> int:
+        """Start, show, prove, stop; also when it is interrupted."""
+        started, stopping = asyncio.Event(), asyncio.Event()
+        self._console.print("Starting Kafka, mosquitto, issuer, bridge and worker")
+        stack = supervisor.Supervisor(self._layout, self._told)
+        running = asyncio.create_task(stack.run(started, stopping))
+        try:
+            await self._until_started(running, started)
+            judged = await self._live()
+        finally:
+            stopping.set()
+            await running
+        return self._conclude(judged)
 
+    def _told(self, child: supervisor.Child) -> None:
+        name, before = child.process.name, self._processes.get(child.process.name)
+        self._processes[name] = child.state
+        if child.state == supervisor.RUNNING and before == supervisor.STARTING:
+            self._console.print(f"  {name} is running, {time.monotonic() - self._began:.1f} s")
 
-async def _run(layout: Layout, directory: Path) -> int:
-    console, began = Console(), time.monotonic()
-    started, stopping = asyncio.Event(), asyncio.Event()
-
-    def told(child: supervisor.Child) -> None:
-        if child.state == supervisor.RUNNING:
-            console.print(f"  {child.process.name} is running")
-
-    console.print("Starting Kafka, mosquitto, issuer, bridge and worker")
-    running = asyncio.create_task(supervisor.Supervisor(layout, told).run(started, stopping))
-    ready = asyncio.create_task(started.wait())
-    await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
-    if not started.is_set():
+    async def _until_started(self, running: asyncio.Task[None], started: asyncio.Event) -> None:
+        ready = asyncio.create_task(started.wait())
+        await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
-        await running
-    try:
-        report = await _live(layout, directory, console)
-    finally:
-        stopping.set()
-        await running
-    report["seconds"] = round(time.monotonic() - began, 1)
-    (directory / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    console.print(f"\nThe report is {directory / 'report.json'}; {report['seconds']} s in all")
-    return 0 if report["proofs_hold"] else 1
+        if not started.is_set():
+            await running
 
-
-async def _live(layout: Layout, directory: Path, console: Console) -> dict[str, object]:
-    """Enrol, run the fleet until it has rotated, gather and judge."""
-    client = Fleet(layout.bootstrap, actor="demo")
-    await asyncio.to_thread(client.activate, demo.POLICY)
-    plan = demo.plan(
-        directory / "devices", layout.device_port, layout.pki_dir / "service-ca" / "ca.pem"
-    )
-    simulator = Simulator(plan)
-    members = await asyncio.to_thread(
-        demo.enrol,
-        authority.load(layout.pki_dir),
-        plan.directory,
-        simulator.behaviours,
-        client,
-    )
-    console.print(
-        f"{len(members)} devices are registered, {demo.NEAR_EXPIRY} of them near expiry, "
-        f"{sum(demo.MISBEHAVIOUR.values())} misbehave"
-    )
-    living = asyncio.create_task(simulator.run())
-    await _watch(client, members, simulator, console)
-    ended_at = time.time_ns() // 1_000_000
-    simulator.stop()
-    await living
-    crl = layout.pki_dir / "device-ca" / "device.crl"
-    evidence = await asyncio.to_thread(
-        proofs.gather, client, layout.bootstrap, crl, plan.directory / "ledger.jsonl", ended_at
-    )
-    return _judge(evidence, members, console)
-
-
-async def _watch(
-    client: Fleet, members: list[demo.Member], simulator: Simulator, console: Console
-) -> None:
-    """Show the fleet until what is expected has happened, or the time is over."""
-    until, told_at = time.monotonic() + ROTATE_SECONDS, 0.0
-    expected = [one.device_id for one in members if one.should_rotate]
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        while time.monotonic() < until:
-            rows = await asyncio.to_thread(client.devices)
-            done = [one for one in expected if proofs.rotated(rows.get(one))]
-            if console.is_terminal:
-                live.update(_picture(rows, len(done), simulator), refresh=True)
-            elif time.monotonic() - told_at > TELL_SECONDS:
-                told_at = time.monotonic()
-                console.print(f"  {len(done)} of {len(expected)} rotated, {_states(rows)}")
-            if len(done) == len(expected) and await asyncio.to_thread(_alerted, client, members):
-                return
-            await asyncio.sleep(LOOK_SECONDS)
-
-
-def _alerted(client: Fleet, members: list[demo.Member]) -> bool:
-    evidence = proofs.Evidence({}, {}, client.decisions(), [], set(), ended_at=sys.maxsize)
-    return not proofs.missing(evidence, members)
-
-
-def _states(rows: dict[str, DeviceRow]) -> str:
-    counts: dict[str, int] = {}
-    for row in rows.values():
-        name = rotation.name(row.rotation)
-        counts[name] = counts.get(name, 0) + 1
-    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-
-
-def _picture(rows: dict[str, DeviceRow], done: int, simulator: Simulator) -> Table:
-    table = Table(title=f"{len(rows)} devices, {done} rotated", title_justify="left")
-    for column in ("rotation", "devices"):
-        table.add_column(column)
-    for part in _states(rows).split(", "):
-        count, _, name = part.partition(" ")
-        table.add_row(name, count)
-    table.add_row("connected", str(sum(row.connected for row in rows.values())))
-    table.add_row("alerts open", str(sum(anomaly.open_alerts(row) for row in rows.values())))
-    table.add_row("events recorded", str(simulator.ledger.counts["recorded"]))
-    return table
-
-
-def _judge(
-    evidence: proofs.Evidence, members: list[demo.Member], console: Console
-) -> dict[str, object]:
-    """Print the table of proofs and return the report."""
-    all_proofs = [proofs.prove(evidence, one) for one in members if one.should_rotate]
-    absent = proofs.missing(evidence, members)
-    lost, twice = proofs.losses(evidence), proofs.duplicates(evidence)
-    identical = all(one.identical for one in evidence.verdicts)
-    _print_proofs(console, all_proofs)
-    _print_alerts(console, evidence, members)
-    for line in absent:
-        console.print(f"MISSING {line}")
-    for one in evidence.verdicts:
-        state = "identical" if one.identical else f"DIFFERENT {one.difference}"
-        console.print(
-            f"replay of partition {one.partition}: {one.events} events, "
-            f"digest {one.live_digest[:16]}, {state}"
+    async def _live(self) -> report.Judgement:
+        """Enrol, run the fleet until it has rotated, gather and judge."""
+        layout, client = self._layout, Fleet(self._layout.bootstrap, actor="demo")
+        await asyncio.to_thread(client.activate, demo.POLICY)
+        ca = layout.pki_dir / "service-ca" / "ca.pem"
+        plan = demo.plan(self._directory / "devices", layout.device_port, ca)
+        simulator = Simulator(plan)
+        authorities = authority.load(layout.pki_dir)
+        members = await asyncio.to_thread(
+            demo.enrol, authorities, plan.directory, simulator.behaviours, client
         )
-    holds = all(one.holds for one in all_proofs) and not absent and not lost and not twice
-    rows = evidence.rows.values()
-    return {
-        "devices": len(rows),
-        "rotated": sum(one.holds for one in all_proofs),
-        "proven": sum(row.rotations > 0 for row in rows),
-        "retired": sum(one.closed_offset >= 0 for row in rows for one in row.certificates),
-        "refused": sum(one.name == "EventRefused" for one in evidence.decisions),
-        "events_acknowledged": len(evidence.recorded),
-        "events_lost": lost,
-        "duplicate_effects": twice,
-        "replay_identical": identical,
-        "missing": absent,
-        "alerts": sorted(f"{device}: {reason}" for device, reason in evidence.alerts()),
-        "proofs": [asdict(one) | {"holds": one.holds} for one in all_proofs],
-        "proofs_hold": holds and identical,
-    }
-
-
-def _print_proofs(console: Console, all_proofs: list[proofs.Proof]) -> None:
-    title = "Proofs: certificates, offsets of first use and of closing, refusals after it"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for column in ("device", "behaviour", "old", "new", "used", "closed", "refused", "CRL", ""):
-        table.add_column(column, no_wrap=True)
-    for one in all_proofs:
-        table.add_row(
-            one.device_id,
-            one.behaviour,
-            one.old[:8],
-            one.new[:8],
-            str(one.first_used_offset),
-            str(one.closed_offset),
-            str(one.refused_after),
-            "listed" if one.in_crl else "ABSENT",
-            "holds" if one.holds else "FAILS",
+        self._console.print(
+            f"{len(members)} devices are registered, {demo.NEAR_EXPIRY} of them near expiry, "
+            f"{sum(demo.MISBEHAVIOUR.values())} misbehave"
         )
-    console.print(table)
+        watch, living = Watch(client), asyncio.create_task(simulator.run())
+        watch.start()
+        try:
+            await self._show(watch, members, simulator)
+            ended_at = time.time_ns() // 1_000_000
+            simulator.stop()
+            await living
+        finally:
+            living.cancel()
+            await asyncio.gather(living, return_exceptions=True)
+            await asyncio.to_thread(watch.stop)
+        self._console.print("Reading the whole history again, for the proofs")
+        device_ca, ledger = layout.pki_dir / "device-ca", plan.directory / "ledger.jsonl"
+        evidence = await asyncio.to_thread(
+            proofs.gather, client, layout.bootstrap, device_ca, ledger, ended_at
+        )
+        return report.judge(evidence, members)
+
+    async def _show(self, watch: Watch, members: list[demo.Member], simulator: Simulator) -> None:
+        """Show the fleet until what is expected has happened, or the time is over."""
+        until, told_at = time.monotonic() + ROTATE_SECONDS, 0.0
+        expected = [one.device_id for one in members if one.should_rotate]
+        with Live(console=self._console, auto_refresh=False, redirect_stderr=False) as live:
+            while time.monotonic() < until:
+                await asyncio.sleep(LOOK_SECONDS)
+                done = sum(proofs.rotated(watch.row(one)) for one in expected)
+                seen = watch.snapshot(
+                    simulator.ledger.counts["recorded"], self._processes, len(expected), done
+                )
+                if self._richest is None or seen.richness >= self._richest.richness:
+                    self._richest = seen
+                if self._console.is_terminal:
+                    live.update(picture.draw(seen), refresh=True)
+                elif time.monotonic() - told_at > TELL_SECONDS:
+                    told_at = time.monotonic()
+                    self._console.print(f"  {_line(seen)}")
+                if done == len(expected) and not watch.unanswered(members):
+                    return
+
+    def _conclude(self, judged: report.Judgement) -> int:
+        """Print and write what was proven."""
+        self._console.print(report.draw(judged))
+        seconds = round(time.monotonic() - self._began, 1)
+        path = self._directory / "report.json"
+        path.write_text(json.dumps(report.report(judged) | {"seconds": seconds}, indent=2) + "\n")
+        verdict = "All proofs hold" if judged.holds else "NOT ALL PROOFS HOLD"
+        style = "bold green" if judged.holds else "bold red"
+        self._console.print(f"\n{verdict}; {seconds} s in all. The report is {path}", style=style)
+        if self._svg is not None and self._richest is not None:
+            svg.write(self._svg, picture.draw(self._richest), report.draw(judged, rows_max=8))
+            self._console.print(f"The picture is {self._svg}")
+        return 0 if judged.holds else EXIT_FAILED
 
 
-def _print_alerts(console: Console, evidence: proofs.Evidence, members: list[demo.Member]) -> None:
-    behaviours = {one.device_id: one.behaviour for one in members}
-    for device_id, reason in sorted(evidence.alerts() | evidence.failures()):
-        sentence = SENTENCES[Reason(reason)]
-        console.print(f"alert {device_id} ({behaviours.get(device_id)}): {reason}. {sentence}")
+def _line(seen: Snapshot) -> str:
+    states = ", ".join(f"{count} {name}" for name, count in sorted(seen.states.items()))
+    return (
+        f"{seen.seconds:3.0f} s: {seen.done} of {seen.expected} rotated; {states}; "
+        f"{seen.recorded} events recorded, {len(seen.alerts)} alerts"
+    )
 
 
 if __name__ == "__main__":

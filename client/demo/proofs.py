@@ -2,17 +2,20 @@
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.demo.fleet import EXPECTED_ALERTS, EXPECTED_FAILURES, Member
 from client.fleet import Fleet, Found
 from schemas import events
 from schemas.decisions import Decision, DecisionName
+from schemas.partition import partition_of
 from schemas.states import DeviceRow, Idle
-from schemas.topics import DECISIONS, DEVICE_EVENTS
+from schemas.topics import DEVICE_EVENTS
 from streams import replay
 from streams.core import certificate
 
@@ -26,6 +29,7 @@ class Proof:
 
     device_id: str
     behaviour: str
+    partition: int
     old: str
     new: str
     first_used_offset: int
@@ -51,41 +55,51 @@ class Evidence:
     verdicts: list[replay.Verdict]
     serials: set[str]
     ended_at: int
+    partitions: int
+    crl_signed: bool
     recorded: set[tuple[str, int, int]] = field(default_factory=set)
 
     def alerts(self) -> set[tuple[str, str]]:
         """Return (device id, reason) of every alert raised while the fleet was alive."""
-        return {
-            (one.subject.removeprefix("device:"), one.reason)
-            for one in self.decisions
-            if one.name == DecisionName.ALERT_RAISED and one.decided_at <= self.ended_at
-        }
+        return raised([one for one in self.decisions if one.decided_at <= self.ended_at])
 
     def failures(self) -> set[tuple[str, str]]:
         """Return (device id, reason) of every rotation that failed for good."""
-        return {
-            (one.subject.removeprefix("device:"), one.reason)
-            for one in self.decisions
-            if one.name == DecisionName.ROTATION_ABANDONED
-        }
+        return abandoned(self.decisions)
 
 
-def gather(fleet: Fleet, bootstrap: str, crl: Path, ledger: Path, ended_at: int) -> Evidence:
-    """Read everything once; `ended_at` is when the fleet was told to stop."""
+def raised(decisions: Iterable[Decision]) -> set[tuple[str, str]]:
+    """Return (device id, reason) of the alerts among the decisions."""
+    return _told(decisions, DecisionName.ALERT_RAISED)
+
+
+def abandoned(decisions: Iterable[Decision]) -> set[tuple[str, str]]:
+    """Return (device id, reason) of the rotations that were given up."""
+    return _told(decisions, DecisionName.ROTATION_ABANDONED)
+
+
+def gather(fleet: Fleet, bootstrap: str, device_ca: Path, ledger: Path, ended_at: int) -> Evidence:
+    """Read everything once; `ended_at` is when the fleet was told to stop.
+
+    `device_ca` is the folder with the device CA's certificate and its revocation list.
+    """
     by_device: dict[str, list[Found]] = defaultdict(list)
     for found in fleet.read(DEVICE_EVENTS):
         if isinstance(found.record, events.Keyed):
             by_device[found.record.device_id].append(found)
-    decisions = [one.record for one in fleet.read(DECISIONS) if isinstance(one.record, Decision)]
-    partitions = fleet.partitions(DEVICE_EVENTS)
-    verdicts = [replay.verify(bootstrap, number) for number in partitions]
+    numbers = fleet.partitions(DEVICE_EVENTS)
+    crl = x509.load_pem_x509_crl((device_ca / "device.crl").read_bytes())
+    ca = x509.load_pem_x509_certificate((device_ca / "ca.pem").read_bytes())
+    key = ca.public_key()
     evidence = Evidence(
-        ended_at=ended_at,
         rows=fleet.devices(),
         events=by_device,
-        decisions=decisions,
-        verdicts=verdicts,
-        serials={f"{one.serial_number:x}" for one in x509.load_pem_x509_crl(crl.read_bytes())},
+        decisions=fleet.decisions(),
+        verdicts=[replay.verify(bootstrap, number) for number in numbers],
+        serials={f"{one.serial_number:x}" for one in crl},
+        ended_at=ended_at,
+        partitions=len(numbers),
+        crl_signed=isinstance(key, ec.EllipticCurvePublicKey) and crl.is_signature_valid(key),
     )
     for line in ledger.read_text().splitlines():
         said = json.loads(line)
@@ -128,6 +142,7 @@ def prove(evidence: Evidence, member: Member) -> Proof:
     return Proof(
         device_id=member.device_id,
         behaviour=member.behaviour,
+        partition=partition_of(member.device_id.encode(), evidence.partitions),
         old=member.fingerprint.hex()[:16],
         new=new.fingerprint.hex()[:16],
         first_used_offset=new.first_used_offset,
@@ -163,7 +178,13 @@ def duplicates(evidence: Evidence) -> int:
 
 def missing(evidence: Evidence, members: list[Member]) -> list[str]:
     """Return what was expected of the misbehaving devices and is not in the history."""
-    alerts, failures = evidence.alerts(), evidence.failures()
+    return unanswered(evidence.alerts(), evidence.failures(), members)
+
+
+def unanswered(
+    alerts: set[tuple[str, str]], failures: set[tuple[str, str]], members: list[Member]
+) -> list[str]:
+    """Return, a line each, the misbehaviour that no alert and no failure names yet."""
     absent = []
     for one in members:
         alert = EXPECTED_ALERTS.get(one.behaviour)
@@ -173,6 +194,12 @@ def missing(evidence: Evidence, members: list[Member]) -> list[str]:
         if failure and (one.device_id, failure.value) not in failures:
             absent.append(f"{one.device_id} ({one.behaviour}): no failure {failure.value}")
     return absent
+
+
+def _told(decisions: Iterable[Decision], name: DecisionName) -> set[tuple[str, str]]:
+    return {
+        (one.subject.removeprefix("device:"), one.reason) for one in decisions if one.name == name
+    }
 
 
 def _listed(serial: str, serials: set[str]) -> bool:

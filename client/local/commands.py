@@ -1,25 +1,31 @@
-"""`fleetcert up|down|status|doctor|pki init`: the local stack on the command line."""
+"""`fleetcert up|down|status|doctor|pki`: the local stack and its authorities."""
 
 import asyncio
 import signal
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from client import show
+from client import instants, terminal
+from client.commands.options import Json, examples
+from client.lag import lag
 from client.local import doctor, supervisor
 from client.local.errors import LocalError
 from client.local.layout import Layout
-from pki import authority
+from pki import authority, enrolment
+from pki.profile import NotIssuable
+from schemas.topics import DEVICE_EVENTS
 
-StackError = (LocalError, authority.AuthorityExists, authority.AuthorityUnreadable)
+StackError = (LocalError, authority.AuthorityExists, authority.AuthorityUnreadable, NotIssuable)
+WORKERS = "fleetcert-devices"
+"""The consumer group of the stream workers: streams.app.Settings.application."""
 
 DataDir = Annotated[
     Path, typer.Option(help="Where the stack keeps its data.", envvar="FLEETCERT_DATA_DIR")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document per line.")]
 DEFAULT = Layout()
 
 
@@ -33,8 +39,12 @@ def up(
     partitions: int = DEFAULT.partitions,
     workers: int = DEFAULT.workers,
     bridges: int = DEFAULT.bridges,
+    as_json: Json = False,
 ) -> None:
-    """Start Kafka, mosquitto, issuer, bridge and workers; stay until Ctrl-C or `fleetcert down`."""
+    """Start Kafka, mosquitto, issuer, bridge and workers; stay until Ctrl-C or `fleetcert down`.
+
+    A second start on the same data goes on where the first one ended.
+    """
     layout = Layout(
         data_dir=data_dir,
         kafka_port=kafka_port,
@@ -46,52 +56,77 @@ def up(
         workers=workers,
         bridges=bridges,
     )
-    asyncio.run(_up(layout))
+    asyncio.run(_up(layout, as_json))
 
 
-async def _up(layout: Layout) -> None:
+async def _up(layout: Layout, as_json: bool) -> None:
     started, stopping = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stopping.set)
 
     def told(child: supervisor.Child) -> None:
-        typer.echo(f"{child.process.name:12} {child.state}")
+        if as_json:
+            terminal.as_json({"event": "process"} | child.describe())
+        else:
+            terminal.say(f"{child.process.name:12} {child.state}")
 
     running = asyncio.create_task(supervisor.Supervisor(layout, told).run(started, stopping))
     ready = asyncio.create_task(started.wait())
     await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
-    if started.is_set():
-        typer.echo(
-            f"ready: Kafka {layout.bootstrap}, devices mqtts://localhost:{layout.device_port}; "
-            "Ctrl-C or `fleetcert down` stops it"
-        )
+    if started.is_set() and not stopping.is_set():
+        devices = f"mqtts://localhost:{layout.device_port}"
+        if as_json:
+            addresses = {"bootstrap": layout.bootstrap, "devices": devices}
+            terminal.as_json({"event": "ready", "data_dir": str(layout.data_dir)} | addresses)
+        else:
+            terminal.say(
+                f"ready: Kafka {layout.bootstrap}, devices {devices}; Ctrl-C or `fleetcert down` "
+                "stops it"
+            )
     ready.cancel()
     await running
 
 
-def down(data_dir: DataDir = DEFAULT.data_dir) -> None:
-    """Stop the stack; what it has is kept."""
-    if supervisor.stop(Layout(data_dir=data_dir)):
-        typer.echo("stopped")
-    else:
-        typer.echo(f"no stack runs on {data_dir}")
+def down(data_dir: DataDir = DEFAULT.data_dir, as_json: Json = False) -> None:
+    """Stop the stack; what it has is kept. Done as well where none runs."""
+    stopped = supervisor.stop(Layout(data_dir=data_dir))
+    if as_json:
+        return terminal.as_json({"stopped": stopped, "data_dir": str(data_dir)})
+    terminal.say("stopped" if stopped else f"no stack runs on {data_dir}")
 
 
 def status(data_dir: DataDir = DEFAULT.data_dir, as_json: Json = False) -> None:
-    """Show each process; exit code 1 where one is not running."""
-    found = supervisor.status(Layout(data_dir=data_dir))
+    """Show each process and how far the workers are; exit code 1 where one is not running."""
+    found: dict[str, Any] = dict(supervisor.status(Layout(data_dir=data_dir)))
     listed = found.get("processes", [])
-    assert isinstance(listed, list)
+    if bootstrap := found.get("bootstrap"):
+        found["lag"] = lag(bootstrap, WORKERS, DEVICE_EVENTS)
     if as_json:
-        show.as_json(found)
+        terminal.as_json(found)
     elif not listed:
-        typer.echo(f"no stack runs on {data_dir}; start it with `fleetcert up`")
+        terminal.say(f"no stack runs on {data_dir}; start it with `fleetcert up`")
     else:
-        rows = [(one["name"], one["state"], one["pid"] or "-", one["restarts"]) for one in listed]
-        show.table("The local stack", ("process", "state", "pid", "restarts"), rows)
+        _print_status(found, data_dir)
     if not listed or any(one["state"] != supervisor.RUNNING for one in listed):
         raise typer.Exit(1)
+
+
+def _print_status(found: dict[str, Any], data_dir: Path) -> None:
+    rows = [
+        (
+            one["name"],
+            one["state"],
+            instants.span(int((time.time() - one["since"]) * 1000)),
+            one["restarts"],
+            one["pid"] or "-",
+        )
+        for one in found["processes"]
+    ]
+    terminal.table(f"The stack on {data_dir}", ("process", "state", "for", "restarts", "pid"), rows)
+    behind = ", ".join(f"{count} in partition {one}" for one, count in found["lag"].items())
+    terminal.say(f"Kafka {found['bootstrap']}, devices {found['devices']}")
+    terminal.say(f"records the workers have not committed: {behind or 'unknown, Kafka is away'}")
 
 
 def examine(data_dir: DataDir = DEFAULT.data_dir, as_json: Json = False) -> None:
@@ -99,27 +134,60 @@ def examine(data_dir: DataDir = DEFAULT.data_dir, as_json: Json = False) -> None
     found = doctor.checks(Layout(data_dir=data_dir))
     if as_json:
         for one in found:
-            show.as_json(one)
+            terminal.as_json(one)
     else:
         rows = [
             (one.name, "ok" if one.ok else "MISSING", one.found, "" if one.ok else one.advice)
             for one in found
         ]
-        show.table("This machine", ("what", "", "found", "what to do"), rows)
+        terminal.table("This machine", ("what", "", "found", "what to do"), rows)
     if not all(one.ok for one in found):
         raise typer.Exit(1)
 
 
-def pki_init(directory: Path = DEFAULT.pki_dir) -> None:
-    """Create the offline root, the device CA and the service CA."""
+def pki_init(
+    directory: Annotated[Path, typer.Option(help="The folder to make them in.")] = DEFAULT.pki_dir,
+    as_json: Json = False,
+) -> None:
+    """Create the offline root, the device CA and the service CA. Nothing is ever overwritten."""
     authority.create(directory, now=datetime.now(UTC))
-    typer.echo(f"created in {directory}; move {directory / 'root'} to a place without a network")
+    root = directory / "root"
+    if as_json:
+        return terminal.as_json({"directory": str(directory), "root": str(root)})
+    terminal.say(f"created in {directory}; move {root} to a place without a network")
 
 
-def add_to(app: typer.Typer, pki: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command(epilog="Example: fleetcert up --device-port 18883")(up)
-    app.command(epilog="Example: fleetcert down")(down)
-    app.command(epilog="Example: fleetcert status --json")(status)
-    app.command("doctor", epilog="Example: fleetcert doctor")(examine)
-    pki.command("init", epilog="Example: fleetcert pki init --directory pki")(pki_init)
+def pki_sign(
+    request: Annotated[Path, typer.Argument(help="The CSR, PEM or DER.", exists=True)],
+    out: Annotated[Path, typer.Option(help="Where the certificate goes, in PEM.")],
+    directory: Annotated[
+        Path | None, typer.Option(help="The folder of the authorities; else the stack's.")
+    ] = None,
+    data_dir: DataDir = DEFAULT.data_dir,
+    days: Annotated[int, typer.Option(min=1, help="Its lifetime.")] = int(DEFAULT.lifetime_days),
+    as_json: Json = False,
+) -> None:
+    """Sign a device's first request. Needs the device CA's key; every later one is rotated."""
+    opened = authority.load(directory or Layout(data_dir=data_dir).pki_dir)
+    device_id, certificate = enrolment.sign(
+        opened, request.read_bytes(), datetime.now(UTC), timedelta(days=days)
+    )
+    out.write_bytes(certificate)
+    if as_json:
+        return terminal.as_json({"device_id": device_id, "certificate": str(out)})
+    terminal.say(
+        f"signed {out}; then `fleetcert device register {device_id} --cert {out}`, and install it"
+    )
+
+
+def add_to(app: typer.Typer, pki: typer.Typer, panel: str) -> None:
+    """Add the commands to the command line, under `panel` of its help."""
+    for name, command, shown in (
+        ("up", up, ("up", "up --device-port 18883 --workers 2", "up --json")),
+        ("down", down, ("down", "down --data-dir var/other")),
+        ("status", status, ("status", "status --json | jq .lag")),
+        ("doctor", examine, ("doctor", "doctor --json")),
+    ):
+        app.command(name, epilog=examples(*shown), rich_help_panel=panel)(command)
+    pki.command("init", epilog=examples("pki init --directory pki"))(pki_init)
+    pki.command("sign", epilog=examples("pki sign pump-7/device.csr --out pump-7.pem"))(pki_sign)

@@ -1,8 +1,8 @@
 """The supervisor of the local stack: starts in order, restarts with back-off, drains in reverse.
 
 One supervisor per data directory (a lock). Its children die with it. What it knows stands in
-`status.json`, replaced whole at every change: whether all have started, and of each process
-name, state, pid, restarts and since.
+`status.json`, replaced whole at every change: the addresses, whether all have started, and of each
+process name, state, pid, restarts and since.
 """
 
 import asyncio
@@ -186,6 +186,8 @@ class Supervisor:
         status = {
             "pid": os.getpid(),
             "ready": self._ready,
+            "bootstrap": self._layout.bootstrap,
+            "devices": f"mqtts://localhost:{self._layout.device_port}",
             "processes": [one.describe() for one in self.children],
         }
         files.write(self._layout.status_file, json.dumps(status, indent=2).encode())

@@ -1,0 +1,1 @@
+"""The commands of `fleetcert`, a module per subject; `client.cli` puts them together."""

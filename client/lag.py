@@ -1,0 +1,32 @@
+"""How far the workers are behind: what a group has not committed of a topic yet."""
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from client.kafka import settings
+
+ASK_SECONDS = 3.0
+
+
+def lag(bootstrap: str, group: str, topic: str) -> dict[int, int]:
+    """Return per partition the records after the group's committed offset.
+
+    Empty where Kafka does not answer within seconds. The group is asked about, never joined.
+    """
+    consumer = Consumer(settings(bootstrap, **{"group.id": group, "enable.auto.commit": False}))
+    try:
+        listed = consumer.list_topics(topic, timeout=ASK_SECONDS).topics[topic].partitions
+        places = [TopicPartition(topic, one) for one in listed]
+        found = consumer.committed(places, timeout=ASK_SECONDS)
+        return {
+            one.partition: _high(consumer, one) - max(0, one.offset)
+            for one in sorted(found, key=lambda one: one.partition)
+        }
+    except KafkaException:
+        return {}
+    finally:
+        consumer.close()
+
+
+def _high(consumer: Consumer, where: TopicPartition) -> int:
+    _, high = consumer.get_watermark_offsets(where, timeout=ASK_SECONDS)
+    return int(high)

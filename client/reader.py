@@ -1,0 +1,231 @@
+"""Reading topics: what stands in them and what comes. No group is joined, nothing is committed.
+
+What a call costs: every record of the partitions it reads is fetched once. Naming a device leaves
+one partition, and only that device's records are decoded; naming an instant skips what is older.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from client.errors import FleetError
+from client.kafka import Timeouts, away, settings
+from schemas import codec
+from schemas.partition import partition_of
+from schemas.topics import DECISIONS
+from streams.engine.failure import EngineFailed
+from streams.engine.log import read_to_end
+
+FOLLOW_MAX = 500
+FOLLOW_SECONDS = 0.2
+"""How long `follow` waits for more before it looks whether it shall stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record of a topic, where it stands and when the broker took it.
+
+    `record` is None where the bytes are no record of the language.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    at: int
+    key: bytes
+    record: Any
+
+    @property
+    def kind(self) -> str:
+        """The record's name, `undecodable` where it has none."""
+        return "undecodable" if self.record is None else type(self.record).__name__
+
+
+def key_of(topic: str, device_id: str) -> bytes:
+    """Return the key under which a topic holds what concerns a device."""
+    return (f"device:{device_id}" if topic == DECISIONS else device_id).encode()
+
+
+class Reader:
+    """Reads the topics of one Kafka."""
+
+    def __init__(self, bootstrap: str, timeouts: Timeouts) -> None:
+        self._bootstrap, self._timeouts = bootstrap, timeouts
+        self._asking: Consumer | None = None
+
+    def close(self) -> None:
+        """Close the connection that answers about topics and offsets."""
+        if self._asking is not None:
+            self._asking.close()
+            self._asking = None
+
+    def partitions(self, topic: str) -> list[int]:
+        """Return the partitions of a topic. Raises FleetError where Kafka or the topic is away."""
+        try:
+            listed = self._ask().list_topics(topic, timeout=self._timeouts.connect_seconds)
+        except KafkaException as error:
+            raise away(self._bootstrap, error.args[0].str()) from error
+        found = listed.topics[topic]
+        if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise FleetError(f"there is no topic {topic}; `fleetcert up` creates the topics")
+        return sorted(found.partitions)
+
+    def size(self, topic: str, since: int | None = None) -> int:
+        """Return how many offsets `read` would pass over: what a progress bar goes by."""
+        numbers = self.partitions(topic)
+        ends = self._ends(topic, numbers)
+        starts = self._starts(topic, numbers, since)
+        return sum(max(0, ends[one] - starts[one]) for one in numbers)
+
+    def read(
+        self,
+        topic: str,
+        *,
+        device_id: str = "",
+        partition: int | None = None,
+        key: bytes = b"",
+        since: int | None = None,
+        ordered: bool = False,
+        on_record: Callable[[], None] = lambda: None,
+    ) -> Iterator[Found]:
+        """Yield what stands in a topic now: all, or one device's, or those of one key.
+
+        `since` is an instant in milliseconds. Partition after partition, or `ordered` by time.
+        `on_record` is called for every record passed over. Raises FleetError.
+        """
+        numbers, key = self._where(topic, device_id, partition, key)
+        starts = self._starts(topic, numbers, since)
+        parts = [self._read(topic, one, starts[one], key, on_record) for one in numbers]
+        if ordered:
+            yield from heapq.merge(*parts, key=lambda one: (one.at, one.partition, one.offset))
+            return
+        for part in parts:
+            yield from part
+
+    def follow(
+        self,
+        *topics: str,
+        device_id: str = "",
+        since: int | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Found]:
+        """Yield what comes from the moment of the call on (or from `since`), until `stopping`.
+
+        The order is that of each partition. Raises FleetError.
+        """
+        wanted, places = {}, []
+        for topic in topics:
+            numbers, wanted[topic] = self._where(topic, device_id, None, b"")
+            ends = self._ends(topic, numbers)
+            starts = ends if since is None else self._starts(topic, numbers, since)
+            places += [TopicPartition(topic, one, starts[one]) for one in numbers]
+        consumer = Consumer(settings(self._bootstrap, **_READING))
+        consumer.assign(places)
+        return _follow(consumer, wanted, stopping)
+
+    def keys(self, topic: str) -> set[bytes]:
+        """Return the keys of a compacted topic that have a value; no record is decoded."""
+        found: set[bytes] = set()
+        for number in self.partitions(topic):
+            for message in self._messages(topic, number, 0):
+                change = found.discard if message.value() is None else found.add
+                change(message.key() or b"")
+        return found
+
+    def _where(
+        self, topic: str, device_id: str, partition: int | None, key: bytes
+    ) -> tuple[list[int], bytes]:
+        numbers = self.partitions(topic)
+        if device_id:
+            key = key_of(topic, device_id)
+            return [partition_of(key, len(numbers))], key
+        return (numbers if partition is None else [partition]), key
+
+    def _starts(self, topic: str, numbers: Sequence[int], since: int | None) -> dict[int, int]:
+        """Return the first offset of each partition at or after the instant."""
+        if since is None:
+            return dict.fromkeys(numbers, 0)
+        asked = [TopicPartition(topic, one, since) for one in numbers]
+        ends = self._ends(topic, numbers)
+        try:
+            found = self._ask().offsets_for_times(asked, timeout=self._timeouts.connect_seconds)
+        except KafkaException as error:
+            raise away(self._bootstrap, error.args[0].str()) from error
+        return {
+            one.partition: one.offset if one.offset >= 0 else ends[one.partition] for one in found
+        }
+
+    def _ends(self, topic: str, numbers: Sequence[int]) -> dict[int, int]:
+        seconds = self._timeouts.connect_seconds
+        try:
+            return {
+                one: self._ask().get_watermark_offsets(TopicPartition(topic, one), seconds)[1]
+                for one in numbers
+            }
+        except KafkaException as error:
+            raise away(self._bootstrap, error.args[0].str()) from error
+
+    def _read(
+        self, topic: str, partition: int, start: int, key: bytes, on_record: Callable[[], None]
+    ) -> Iterator[Found]:
+        for message in self._messages(topic, partition, start):
+            on_record()
+            if not key or message.key() == key:
+                yield _found(message)
+
+    def _messages(self, topic: str, partition: int, start: int) -> Iterator[Message]:
+        within = self._timeouts.read_seconds
+        try:
+            for chunk in read_to_end(self._bootstrap, topic, partition, start, within=within):
+                yield from chunk.messages
+        except EngineFailed as error:
+            raise FleetError(f"{error}; is the stack up? (fleetcert status)") from error
+
+    def _ask(self) -> Consumer:
+        if self._asking is None:
+            self._asking = Consumer(settings(self._bootstrap, **_READING))
+        return self._asking
+
+
+_READING = {
+    "group.id": "unused",
+    "enable.auto.commit": False,
+    "isolation.level": "read_committed",
+    "auto.offset.reset": "earliest",
+    "fetch.wait.max.ms": 50,
+}
+
+
+def _follow(
+    consumer: Consumer, wanted: dict[str, bytes], stopping: Callable[[], bool]
+) -> Iterator[Found]:
+    try:
+        while not stopping():
+            for message in consumer.consume(FOLLOW_MAX, FOLLOW_SECONDS):
+                if message.error() is not None:
+                    if message.error().fatal():
+                        raise FleetError(f"reading stopped: {message.error().str()}")
+                    continue
+                key = wanted[message.topic()]
+                if not key or message.key() == key:
+                    yield _found(message)
+    finally:
+        consumer.close()
+
+
+def _found(message: Message) -> Found:
+    try:
+        record = codec.decode(message.value() or b"")
+    except codec.Undecodable:
+        record = None
+    return Found(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.timestamp()[1],
+        message.key() or b"",
+        record,
+    )

@@ -1,0 +1,113 @@
+"""What reaches the terminal: tables, JSON lines and progress.
+
+Rules of this file: colour and progress only where a terminal shows them (NO_COLOR is honoured);
+what a device said is data, so markup in it is not read and control characters are shown as text.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+PIPE_COLUMNS = 200
+"""The width of tables where no terminal says one, so that lines stay whole for grep."""
+PROGRESS_STEP = 500
+"""Records per redrawing of a progress bar."""
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to the program instead of ending it."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise on."""
+        raise BrokenPipeError
+
+
+def console(*, to_stderr: bool = False) -> Console:
+    """Return a console for standard output or standard error."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    fixed = not stream.isatty() and "COLUMNS" not in os.environ
+    return _Console(
+        file=stream,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        width=PIPE_COLUMNS if fixed else None,
+    )
+
+
+def safe(value: object) -> str:
+    """Return the value as text without control characters: a device may have said it."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table."""
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(safe(one) for one in row))
+    console().print(drawn)
+
+
+def say(text: str) -> None:
+    """Print one line."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def plain(value: Any) -> Any:
+    """Return the value as JSON can hold it: bytes become hex, records become objects."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = {"kind": type(value).__name__}
+        fields = dataclasses.fields(value)
+        return named | {one.name: plain(getattr(value, one.name)) for one in fields}
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value
+
+
+def as_json(value: Any) -> None:
+    """Print one JSON document on a line of its own."""
+    say(json.dumps(plain(value), sort_keys=True))
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar on standard error while the block works; call what is yielded once a record."""
+    count = 0
+    shown = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console(to_stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with shown:
+        task = shown.add_task(what, total=total)
+
+        def one_done() -> None:
+            nonlocal count
+            count += 1
+            if count % PROGRESS_STEP == 0:
+                shown.advance(task, PROGRESS_STEP)
+
+        yield one_done

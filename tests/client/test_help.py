@@ -1,0 +1,42 @@
+"""The help of the command line."""
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from client.cli import app
+
+COMMANDS = (
+    "up", "down", "status", "doctor", "pki init", "pki sign", "device register", "device list",
+    "device show", "device rotate", "alerts", "events tail", "events export", "replay",
+    "policy show", "policy set",
+)  # fmt: skip
+
+
+def shown(*words: str) -> str:
+    """Return the help of a command."""
+    return CliRunner().invoke(app, [*words, "--help"], prog_name="fleetcert").output
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_has_examples_and_json(words: str) -> None:
+    """The help shows how a command is called, and every command can answer in JSON."""
+    told = shown(*words.split())
+    assert f"fleetcert {words}" in told.partition("Examples:")[2]
+    assert "--json" in told
+
+
+def test_the_list_is_whole() -> None:
+    """No command is left out of the test above."""
+    groups = typer.main.get_group(app).commands
+    names = {
+        f"{group} {name}".strip()
+        for group, command in groups.items()
+        for name in getattr(command, "commands", {"": None})
+    }
+    assert names == set(COMMANDS)
+
+
+def test_the_exit_codes_are_explained() -> None:
+    """What scripts go by stands in the first help."""
+    assert "4  a verification found a difference" in shown()
