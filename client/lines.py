@@ -1,5 +1,6 @@
 """One line for every record of the language: what a person wants to see of it in passing."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Collection
 from typing import Any
@@ -19,8 +20,7 @@ FINGERPRINT_CHARACTERS = 8
 
 def line(record: Any) -> str:
     """Return what matters of a record; empty for bytes that are none."""
-    told = _LINES.get(type(record))
-    return "" if told is None else safe(told(record))
+    return "" if record is None else safe(_LINES.get(type(record), _fields)(record))
 
 
 def fingerprint(value: bytes) -> str:
@@ -68,6 +68,16 @@ def _payload(data: bytes) -> str:
 
 def _under(evidence: Evidence) -> str:
     return f"under {fingerprint(evidence.certificate_sha256)}"
+
+
+def _fields(record: Any) -> str:
+    """Return the fields of a record that has no line of its own."""
+    named = [(one.name, getattr(record, one.name)) for one in dataclasses.fields(record)]
+    return ", ".join(f"{name} {_plain(value)}" for name, value in named)
+
+
+def _plain(value: Any) -> str:
+    return fingerprint(value) if isinstance(value, bytes) else _short(str(value))
 
 
 def _registered(one: events.DeviceRegistered) -> str:
