@@ -69,7 +69,7 @@ async def _up(layout: Layout, as_json: bool) -> None:
         if as_json:
             terminal.as_json({"event": "process"} | child.describe())
         else:
-            terminal.say(f"{child.process.name:12} {child.state}")
+            terminal.say(f"{child.process.name:12} {child.state} {child.alarm}".rstrip())
 
     running = asyncio.create_task(supervisor.Supervisor(layout, told).run(started, stopping))
     ready = asyncio.create_task(started.wait())
@@ -124,6 +124,8 @@ def _print_status(found: dict[str, Any], data_dir: Path) -> None:
         for one in found["processes"]
     ]
     terminal.table(f"The stack on {data_dir}", ("process", "state", "for", "restarts", "pid"), rows)
+    for alarm in found["alarms"]:
+        terminal.say(f"ALARM {alarm}")
     behind = ", ".join(f"{count} in partition {one}" for one, count in found["lag"].items())
     terminal.say(f"Kafka {found['bootstrap']}, devices {found['devices']}")
     terminal.say(f"records the workers have not committed: {behind or 'unknown, Kafka is away'}")

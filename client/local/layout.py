@@ -65,6 +65,11 @@ class Layout:
         return self.data_dir / "supervisor.lock"
 
     @property
+    def supervisor_port(self) -> int:
+        """The last of the thirty ports for metrics."""
+        return self.metrics_port + 29
+
+    @property
     def stamp_secret(self) -> Path:
         """The secret that the broker's plugin and the bridges share."""
         return self.services_dir / "stamp.secret"
@@ -79,4 +84,5 @@ class Layout:
             "the issuer's metrics": (self.metrics_port, "--metrics-port"),
             "a bridge's metrics": (self.metrics_port + 10, "--metrics-port"),
             "a worker's metrics": (self.metrics_port + 20, "--metrics-port"),
+            "the supervisor's metrics": (self.supervisor_port, "--metrics-port"),
         }

@@ -10,6 +10,9 @@ from pathlib import Path
 from client.local import kafka, setup, topics
 from client.local.layout import HOST, Layout
 
+KAFKA_ROOM_MIN = 64 << 20
+"""A Kafka that meets a full disk in the middle of a write dies, and cannot recover without room."""
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -21,6 +24,9 @@ class Process:
     started: Callable[[], None] = lambda: None
     stop_seconds: float = 15.0
     env: dict[str, str] = field(default_factory=dict)
+    volume: Path | None = None
+    """What it writes to: stopped while less than `room_min` bytes are free there."""
+    room_min: int = 0
 
 
 def processes(layout: Layout) -> list[Process]:
@@ -55,6 +61,8 @@ def _kafka(layout: Layout, libs: Path) -> Process:
         lambda: listens(layout.kafka_port),
         lambda: topics.create_topics(layout.bootstrap, layout.partitions),
         stop_seconds=30.0,
+        volume=layout.kafka_dir / "data",
+        room_min=KAFKA_ROOM_MIN,
     )
 
 

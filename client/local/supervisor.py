@@ -1,8 +1,10 @@
 """The supervisor of the local stack: starts in order, restarts with back-off, drains in reverse.
 
 One supervisor per data directory (a lock). Its children die with it. What it knows stands in
-`status.json`, replaced whole at every change: the addresses, whether all have started, and of each
-process name, state, pid, restarts and since.
+`status.json`, replaced whole at every change: the addresses, whether all have started, of each
+process name, state, pid, restarts and since, and the alarms: a volume that is full stops its
+process, until there is room again. When a process is ready, those that wait to be started anew need
+wait no longer: they may have ended for want of it.
 """
 
 import asyncio
@@ -17,9 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from prometheus_client import CollectorRegistry, start_http_server
+
 from client.local import launch
 from client.local.errors import LocalError
-from client.local.layout import Layout
+from client.local.layout import HOST, Layout
+from client.local.meter import Meter
 from client.local.processes import Process, listens, processes
 from pki import files
 
@@ -30,7 +35,13 @@ READY_SECONDS = 60.0
 POLL_SECONDS = 0.1
 DISK_FREE_MIN = 1 << 30
 
+ROOM_POLL_SECONDS = 0.5
+ROOM_AGAIN = 2
+"""A full volume has room again where this many times the least is free."""
+
 STARTING, RUNNING, WAITING, STOPPED = "starting", "running", "waiting", "stopped"
+FULL = "full"
+"""Stopped, because its volume is full."""
 
 
 class Child:
@@ -40,8 +51,10 @@ class Child:
         self.process, self._changed = process, changed
         self._log = log_dir / f"{process.name}.log"
         self.state, self.pid, self.restarts, self.since = STOPPED, 0, 0, time.time()
+        self.alarm = ""
+        self._ending: asyncio.Task[None] | None = None
         self.ready = asyncio.Event()
-        self._stopping = asyncio.Event()
+        self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
         self._running: asyncio.subprocess.Process | None = None
 
     def describe(self) -> dict[str, object]:
@@ -65,13 +78,53 @@ class Child:
             if self._stopping.is_set():
                 break
             self.restarts += 1
-            self._enter(WAITING)
-            await self._pause(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1])
+            await self._rest(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1])
         self._enter(STOPPED)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait for the back-off, or for as long as the volume is full."""
+        self._enter(FULL if self.alarm else WAITING)
+        await self._pause(seconds)
+        while self.alarm and not self._stopping.is_set():
+            await self._pause(seconds)
+
+    def hurry(self) -> None:
+        """Start at once where the process waits to be started anew."""
+        if self.state == WAITING:
+            self._hurry.set()
+
+    def look_for_room(self) -> int:
+        """Stop the process where its volume is full, let it start where there is room; return it.
+
+        Returns the free bytes.
+        """
+        volume, least = self.process.volume, self.process.room_min
+        if volume is None:
+            return 0
+        free = shutil.disk_usage(volume).free
+        full = free < (least * ROOM_AGAIN if self.alarm else least)
+        if full == bool(self.alarm):
+            return free
+        self.alarm = (
+            f"{self.process.name} is stopped: its volume {volume} has {free >> 20} MiB free, it "
+            f"wants {least * ROOM_AGAIN >> 20}; make room, it starts by itself"
+            if full
+            else ""
+        )
+        if full:
+            self._ending = asyncio.create_task(self._end())
+        if not full and self.state == FULL:
+            self._enter(WAITING)
+            self._hurry.set()
+        self._changed()
+        return free
 
     async def stop(self) -> None:
         """Ask the process to end; kill it after its time."""
         self._stopping.set()
+        await self._end()
+
+    async def _end(self) -> None:
         running = self._running
         if running is None or running.returncode is not None:
             return
@@ -116,10 +169,11 @@ class Child:
         self.ready.set()
 
     async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return
+        self._hurry.clear()
+        waits = [asyncio.create_task(one.wait()) for one in (self._stopping, self._hurry)]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for one in waits:
+            one.cancel()
 
     def _enter(self, state: str) -> None:
         self.state, self.since = state, time.time()
@@ -133,6 +187,8 @@ class Supervisor:
         self._layout, self._on_change = layout, on_change
         self.children: list[Child] = []
         self._ready = False
+        self._registry = CollectorRegistry()
+        self._meter = Meter(self._registry)
 
     async def run(self, started: asyncio.Event, stopping: asyncio.Event) -> None:
         """Run until `stopping`. Raises LocalError where it cannot start."""
@@ -141,7 +197,9 @@ class Supervisor:
             _check(self._layout)
             self._layout.log_dir.mkdir(parents=True, exist_ok=True)
             prepared = await asyncio.to_thread(processes, self._layout)
-            tasks = []
+            port = self._layout.supervisor_port
+            server, _ = start_http_server(port, HOST, self._registry)
+            tasks = [asyncio.create_task(self._watch_volumes())]
             try:
                 for process in prepared:
                     tasks.append(await self._begin(process, stopping))
@@ -153,9 +211,21 @@ class Supervisor:
                 await stopping.wait()
                 self._ready = False
             finally:
+                tasks.pop(0).cancel()
                 await self._drain(tasks)
+                await asyncio.to_thread(server.shutdown)
+                server.server_close()
         finally:
             lock.close()
+
+    async def _watch_volumes(self) -> None:
+        """Look at the room on each volume, for ever."""
+        while True:
+            for child in self.children:
+                if child.process.volume is not None:
+                    free = child.look_for_room()
+                    self._meter.volume(child.process.name, free, bool(child.alarm))
+            await asyncio.sleep(ROOM_POLL_SECONDS)
 
     async def _begin(self, process: Process, stopping: asyncio.Event) -> asyncio.Task[None]:
         child = Child(process, self._layout.log_dir, lambda: self._changed(child))
@@ -179,6 +249,10 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _changed(self, child: Child) -> None:
+        if child.state == RUNNING:
+            for one in self.children:
+                one.hurry()
+        self._meter.process(child.process.name, child.state == RUNNING, child.restarts)
         self._write()
         self._on_change(child)
 
@@ -189,6 +263,7 @@ class Supervisor:
             "bootstrap": self._layout.bootstrap,
             "devices": f"mqtts://localhost:{self._layout.device_port}",
             "processes": [one.describe() for one in self.children],
+            "alarms": [one.alarm for one in self.children if one.alarm],
         }
         files.write(self._layout.status_file, json.dumps(status, indent=2).encode())
 

@@ -57,6 +57,11 @@ class RunningStack:
         if pid:
             os.kill(pid, number)
 
+    def seen_inside(self, path: Path) -> Path:
+        """Return where a path of the stack is, whose mount namespace may be its own."""
+        pid = supervisor.status(self.layout)["pid"]
+        return Path(f"/proc/{pid}/root") / path.resolve().relative_to("/")
+
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `fleetcert` against this stack."""
         return subprocess.run(
@@ -81,8 +86,13 @@ class RunningStack:
 
 
 @contextlib.contextmanager
-def running_stack(directory: Path, partitions: int = 2) -> Iterator[RunningStack]:
-    """Start a stack on free ports; stop it at the end and see that it ended well."""
+def running_stack(
+    directory: Path, partitions: int = 2, kafka_volume_mib: int = 0
+) -> Iterator[RunningStack]:
+    """Start a stack on free ports; stop it at the end and see that it ended well.
+
+    With `kafka_volume_mib` Kafka's data is on a volume of that size, see `seen_inside`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     ports = free_ports(5)
     layout = Layout(
@@ -95,7 +105,10 @@ def running_stack(directory: Path, partitions: int = 2) -> Iterator[RunningStack
         partitions=partitions,
     )
     log = (directory / "supervisor.log").open("ab")
-    running = subprocess.Popen(_command(layout), stdout=log, stderr=log)
+    command = _command(layout)
+    if kafka_volume_mib:
+        command = _on_a_volume(layout.kafka_dir / "data", kafka_volume_mib, command)
+    running = subprocess.Popen(command, stdout=log, stderr=log)
     stack = RunningStack(layout)
     try:
         until(
@@ -110,6 +123,14 @@ def running_stack(directory: Path, partitions: int = 2) -> Iterator[RunningStack
         code = running.wait(STOP_SECONDS)
         log.close()
     assert code == 0, (directory / "supervisor.log").read_text()
+
+
+def _on_a_volume(path: Path, mib: int, command: list[str]) -> list[str]:
+    """Return the command that runs in a mount namespace with a volume of its own; wants no root."""
+    path.mkdir(parents=True)
+    mount = 'mount -t tmpfs -o size="$1"m fleetcert "$2" && shift 2 && exec "$@"'
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    return [*namespace, "sh", "-ec", mount, "sh", str(mib), str(path.resolve()), *command]
 
 
 def _metrics_port() -> int:
