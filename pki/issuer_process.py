@@ -18,6 +18,7 @@ import structlog
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
+    KafkaError,
     KafkaException,
     Message,
     Producer,
@@ -248,8 +249,9 @@ def _sound(messages: list[Message]) -> list[Message]:
     """Return the records among what was consumed. Raises IssuerStopped on an error for good."""
     for one in messages:
         error = one.error()
-        if error is not None and error.fatal():  # such as another issuer of the same id
-            raise IssuerStopped(f"Kafka ended this consumer: {error}; is the issuer id taken?")
+        if error is not None and (error.fatal() or error.code() == KafkaError._FATAL):
+            # another issuer has this id, or a join was answered while Kafka went away
+            raise IssuerStopped(f"Kafka ended this consumer: {error}; start anew")
         if error is not None:
             log.warning("issuer.kafka", error=str(error))
     return [one for one in messages if one.error() is None]
