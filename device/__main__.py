@@ -26,6 +26,9 @@ EXAMPLES = """examples:
   python -m device simulate --count 100 --dir fleet --host localhost --port 8883 \\
       --ca service-ca.pem --issuer-cert device-ca.pem --issuer-key device-ca.key \\
       --rate 2 --behave weak-key=0.05 --behave dies-installing=0.1
+
+SIGTERM and Ctrl-C end it with a clean disconnect; what is kept stays kept for the next run.
+exit codes: 0 done or stopped as asked, 1 it cannot go on (one line says why), 2 wrong usage
 """
 
 Work = Callable[[argparse.Namespace], int]

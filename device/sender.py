@@ -1,8 +1,9 @@
 """Sends the outbox over one link: in order, a bounded window, again when nothing is recorded.
 
 Rules of this file: at most `WINDOW` items are in the air (sent, not yet recorded); when the oldest
-has been there for `resend_seconds`, all that are in the air are sent again, in order. Repeats are
-harmless: the receiver knows them by their number.
+has been there for `resend_seconds`, all that are in the air are sent again, in order, and the next
+time after twice as long, until something is recorded: a broker that waits for Kafka has them.
+Repeats are harmless: the receiver knows them by their number.
 """
 
 import asyncio
@@ -18,6 +19,8 @@ WINDOW = 256
 
 INFLIGHT_MAX = 16
 """How many PUBLISH may wait for PUBACK; below the broker's usual Receive Maximum of 20."""
+
+RESEND_SECONDS_MAX = 60.0
 
 
 class Sender:
@@ -35,7 +38,7 @@ class Sender:
         self._link = link
         self._observer = observer
         self._changes = changes
-        self._resend_seconds = resend_seconds
+        self._resend_seconds = self._patience = resend_seconds
         self._in_air: dict[Number, float] = {}
         self._acknowledged: set[Number] = set()
         self._last = BEGINNING
@@ -48,6 +51,7 @@ class Sender:
 
     def recorded(self, numbers: list[Number]) -> None:
         """Make room in the window."""
+        self._patience = self._resend_seconds
         for number in numbers:
             self._in_air.pop(number, None)
             self._acknowledged.discard(number)
@@ -92,16 +96,17 @@ class Sender:
 
     async def _rest(self) -> None:
         oldest = next(iter(self._in_air.values()), time.monotonic())
-        patience = oldest + self._resend_seconds - time.monotonic()
+        rest = oldest + self._patience - time.monotonic()
         try:
-            async with asyncio.timeout(max(0.01, patience)):
+            async with asyncio.timeout(max(0.01, rest)):
                 await self._wake.wait()
         except TimeoutError:
             return
 
     def _rewind_when_stale(self) -> None:
         oldest = next(iter(self._in_air.values()), None)
-        if oldest is not None and time.monotonic() - oldest >= self._resend_seconds:
+        if oldest is not None and time.monotonic() - oldest >= self._patience:
+            self._patience = min(2 * self._patience, RESEND_SECONDS_MAX)
             self._last = BEGINNING
             self._in_air.clear()
             self._acknowledged.clear()

@@ -25,6 +25,8 @@ from device.settings import Settings
 
 DEVICES_MAX = 5_000
 FILES_PER_DEVICE = 8
+"""A connection, the outbox in WAL mode, and what is open for a moment."""
+FILES_BESIDE = 256
 STARTS_PER_SECOND = 100
 METRICS_SECONDS = 1.0
 DRAIN_SECONDS = 15.0
@@ -85,7 +87,7 @@ class Simulator:
         self.behaviours = behaviours(plan)
         self.agents: dict[str, SimulatedAgent] = {}
         self._stopping = asyncio.Event()
-        _allow_files(plan.count * FILES_PER_DEVICE)
+        _allow_files(plan.count)
         plan.directory.mkdir(parents=True, exist_ok=True)
         if plan.ca is not None:
             for device_id in self.behaviours:
@@ -186,7 +188,18 @@ class Simulator:
                 await self._stopping.wait()
 
 
-def _allow_files(wanted: int) -> None:
+def _allow_files(devices: int) -> None:
+    """Raise this process's own limit of open files as far as the devices want it.
+
+    Raises ValueError, which says what to do, where the machine does not allow so many.
+    """
+    wanted = devices * FILES_PER_DEVICE + FILES_BESIDE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted + 256:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, wanted + 256), hard))
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise ValueError(
+            f"{devices} devices want {wanted} open files and this machine allows {hard}: run at "
+            f"most {max(0, (hard - FILES_BESIDE) // FILES_PER_DEVICE)} devices, or raise it "
+            f"(`ulimit -Hn {wanted}` as root, LimitNOFILE= in systemd)"
+        )
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -37,6 +37,26 @@ def test_errors_are_one_line_and_status_1(tmp_path: Path) -> None:
     assert ended.stderr.startswith("error: device id")
 
 
+def test_a_device_without_certificate_says_what_to_do(tmp_path: Path) -> None:
+    """`run` before `init` and `adopt` ends at once, with status 1 and one line."""
+    ended = program("run", "--id", "x", "--dir", tmp_path / "x", "--ca", tmp_path / "ca.pem")
+    assert ended.returncode == 1
+    assert "no certificate with a matching key" in ended.stderr.splitlines()[-1]
+
+
+def test_too_few_open_files_are_told_before_any_device_starts(tmp_path: Path) -> None:
+    """Where the machine allows too few files, the simulator says how many devices it can run."""
+    words = [sys.executable, "-m", "device", "simulate", "--count", "1000", "--dir", tmp_path / "x"]
+    ended = subprocess.run(
+        ["sh", "-c", 'ulimit -n 1024 && exec "$@"', "sh", *words, "--ca", tmp_path / "ca.pem"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "1000 devices want 8256 open files and this machine allows 1024" in ended.stderr
+    assert "at most 96 devices" in ended.stderr
+    assert not (tmp_path / "x").exists()
+
+
 async def test_from_init_to_recorded_reports(
     tmp_path: Path, ca: DeviceCa, broker: Broker, bridge: Bridge
 ) -> None:
