@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from schemas.topics import DEVICE_STATE
 from tests.helpers.stack import RunningStack
-from tests.helpers.wait import until_async
+from tests.helpers.wait import lasting, until_async
 
 SEED_VARIABLE = "FLEETCERT_SEED"
 STOP_SHARE = 0.35
@@ -128,7 +128,7 @@ class Chaos:
         pid = self.stack.processes()[fault.name]["pid"]
         if fault.seconds:
             os.kill(pid, signal.SIGSTOP)
-            await asyncio.sleep(fault.seconds)  # the fault's own length
+            await lasting(fault.seconds)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT if fault.seconds else signal.SIGKILL)
         took = await self.probe.whole(within, fault)

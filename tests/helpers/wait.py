@@ -45,6 +45,11 @@ async def until_async(
         await asyncio.sleep(POLL_SECONDS)
 
 
+async def lasting(seconds: float) -> None:
+    """Let a fault have its own length. No way to wait for something to come true."""
+    await asyncio.sleep(seconds)
+
+
 def _missed(describe: str | Callable[[], str], within: float, last: object) -> str:
     what = describe() if callable(describe) else describe
     return f"{what} did not come true within {within:g} s (last value: {last!r})"
