@@ -1,12 +1,13 @@
 """Draw what the documents take from the code: `python -m docs.draw`, `--check` only compares."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from schemas import codec, reasons, topics
 from schemas.decisions import DecisionName
-from streams.core import anomaly, rotation
+from streams.core import anomaly, campaign, fleet_config, rotation
 
 HERE = Path(__file__).parent
 DRAWN = "<!-- drawn from code by `make docs` -->\n\n"
@@ -64,11 +65,41 @@ def saga_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def campaign_page() -> str:
+    """Return docs/campaign-states.md: a campaign's state diagram, from its table of moves."""
+    lines = ["# The states of a campaign", "", DRAWN.strip(), "", "```mermaid", "stateDiagram-v2"]
+    lines += ["    [*] --> planned"]
+    for state, following in campaign.MOVES.items():
+        lines += [f"    {state} --> {one}" for one in sorted(following)]
+    ends = sorted({one for every in campaign.MOVES.values() for one in every} - set(campaign.MOVES))
+    lines += [f"    {one} --> [*]" for one in ends]
+    lines += ["```", "", "[campaigns.md](campaigns.md) says what each state means for the devices."]
+    return "\n".join(lines) + "\n"
+
+
+def configuration_page() -> str:
+    """Return docs/fleet-configuration.md: every name, its limits and its default."""
+    lines = ["# A fleet's configuration", "", DRAWN.strip(), ""]
+    lines += ["A patch is a JSON object with some of these names. It is merged as RFC 7396 says:"]
+    lines += ["objects merge, all else replaces, `null` lets the inherited value show again."]
+    lines += ["What is not valid is refused whole, with the path, the value and the limit.", ""]
+    lines += ["| name | default | allowed | what |", "|---|---|---|---|"]
+    for path, one in fleet_config.FIELDS.items():
+        default = json.dumps(one.default) if one.kind != "days" else "every day"
+        limits = {"flag": "`true`, `false`", "clock": "00:00 to 24:00", "zone": "a zone's name"}
+        limits |= {"days": "a list of `mon` to `sun`"}
+        allowed = limits.get(one.kind, f"{one.least:,.0f} to {one.most:,.0f}")
+        lines.append(f"| `{path}` | {default} | {allowed} | {one.meaning} |")
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> Iterator[tuple[Path, str]]:
     """Yield each drawn file and its text."""
     yield HERE / "topics.md", topics_page()
     yield HERE / "glossary.md", glossary_page()
     yield HERE / "rotation.md", saga_page()
+    yield HERE / "campaign-states.md", campaign_page()
+    yield HERE / "fleet-configuration.md", configuration_page()
 
 
 def main(argv: list[str]) -> int:

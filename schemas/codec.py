@@ -18,7 +18,15 @@ from typing import Any
 
 import fastavro
 
-from schemas import commands, decisions, events, states
+from schemas import (
+    commands,
+    decisions,
+    events,
+    fleet_events,
+    fleet_orders,
+    fleet_states,
+    states,
+)
 
 AVRO = Path(__file__).parent / "avro"
 NAMESPACE = "fleetcert"
@@ -30,14 +38,33 @@ FAMILIES: Mapping[str, types.ModuleType] = {
     "command": commands,
     "decision": decisions,
     "state": states,
+    "fleet": fleet_events,
 }
 
-_ID_FIRST = {"device": 1000, "command": 2000, "decision": 3000, "state": 4000}
+_ID_FIRST = {"device": 1000, "command": 2000, "decision": 3000, "state": 4000, "fleet": 5000}
 _ROOTS: Mapping[str, tuple[type, ...]] = {
-    "device": typing.get_args(events.DeviceEvent),
+    "device": (
+        *typing.get_args(events.DeviceEvent),
+        *typing.get_args(fleet_orders.ForDeviceMachine),
+        fleet_orders.FleetPolicyChanged,
+    ),
     "command": (*typing.get_args(commands.Command), *typing.get_args(commands.ForIssuer)),
     "decision": (decisions.Decision, decisions.DeadLetter),
-    "state": (states.DeviceRow, states.PartitionRow),
+    "state": (
+        states.DeviceRow,
+        states.PartitionRow,
+        fleet_states.FleetRow,
+        fleet_states.FleetHistoryRow,
+        fleet_states.FleetDefaultsRow,
+        fleet_states.MemberRow,
+        fleet_states.ExpiryRow,
+        fleet_states.QueueRow,
+        fleet_states.CampaignRow,
+    ),
+    "fleet": (
+        *typing.get_args(fleet_events.FleetKeyed),
+        fleet_events.FleetDefaultsActivated,
+    ),
 }
 _PRIMITIVES = {str: "string", bytes: "bytes", int: "long", float: "double", bool: "boolean"}
 

@@ -7,7 +7,7 @@ from schemas.envelope import Position
 
 
 class DecisionName(StrEnum):
-    """The conclusions of the device machine."""
+    """The conclusions of the machines."""
 
     DEVICE_ACCEPTED = "DeviceAccepted"
     EVENT_REFUSED = "EventRefused"
@@ -25,6 +25,18 @@ class DecisionName(StrEnum):
     ALERT_RAISED = "AlertRaised"
     ALERT_CLEARED = "AlertCleared"
     TICK_REFUSED = "TickRefused"
+    FLEET_ACCEPTED = "FleetAccepted"
+    FLEET_CONFIG_ACCEPTED = "FleetConfigAccepted"
+    MEMBER_ADDED = "MemberAdded"
+    MEMBER_LEFT = "MemberLeft"
+    CAMPAIGN_CHANGED = "CampaignChanged"
+    CAMPAIGN_WAITED = "CampaignWaited"
+    GROUP_OPENED = "GroupOpened"
+    DEVICE_CHOSEN = "DeviceChosen"
+    DEVICE_DEFERRED = "DeviceDeferred"
+    DEVICE_FINISHED = "DeviceFinished"
+    HEALTH_CHANGED = "HealthChanged"
+    FLEET_CHECKED = "FleetChecked"
 
 
 class Severity(StrEnum):

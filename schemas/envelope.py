@@ -54,3 +54,25 @@ class Position:
 def is_device_id(text: str) -> bool:
     """Tell whether `text` can name a device."""
     return DEVICE_ID.fullmatch(text) is not None
+
+
+HOPS_MAX = 8
+"""How often machines may answer each other before one of them stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a machine wrote a record: the record it answers, which output of it, and how many hops.
+
+    Outputs of one source partition reach a log in the order of (offset, index): a receiver that
+    keeps the highest one recognises every repeat.
+    """
+
+    position: Position
+    index: int
+    hops: int
+
+
+def is_fleet_id(text: str) -> bool:
+    """Tell whether `text` can name a fleet or a campaign: the form of a device id."""
+    return DEVICE_ID.fullmatch(text) is not None

@@ -6,7 +6,7 @@ verify?) are recorded by whoever judged them, so that the machine never needs a 
 
 from dataclasses import dataclass
 
-from schemas.envelope import Evidence, Numbering
+from schemas.envelope import Cause, Evidence, Numbering
 from schemas.states import Policy
 
 
@@ -110,11 +110,14 @@ class SigningRequested:
 
 @dataclass(frozen=True, slots=True)
 class RotationOrdered:
-    """An operator asked for a rotation."""
+    """An operator or a campaign asked for a rotation."""
 
     device_id: str
     order_id: str
     actor: str
+    fleet_id: str = ""
+    campaign_id: str = ""
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)

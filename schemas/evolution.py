@@ -13,7 +13,7 @@ from typing import Any
 
 from schemas import codec
 
-HISTORY_FAMILIES = ("device", "command", "decision")
+HISTORY_FAMILIES = ("device", "command", "decision", "fleet")
 """Families whose bytes are kept for ever; `state` is folded anew."""
 
 PROMOTIONS: Mapping[str, frozenset[str]] = {

@@ -49,6 +49,41 @@ class Reason(StrEnum):
     TWO_ADDRESSES = "two-addresses"
     DOOR_AWAY = "door-away"
     RECOVERED = "recovered"
+    FLEET_EXISTS = "fleet-exists"
+    UNKNOWN_FLEET = "unknown-fleet"
+    INVALID_CONFIG = "invalid-config"
+    VERSION_CONFLICT = "version-conflict"
+    UNKNOWN_VERSION = "unknown-version"
+    FLEET_FULL = "fleet-full"
+    IN_ANOTHER_FLEET = "in-another-fleet"
+    NOT_A_MEMBER = "not-a-member"
+    MATCHED = "matched"
+    MOVED = "moved"
+    INVALID_CAMPAIGN = "invalid-campaign"
+    CAMPAIGN_EXISTS = "campaign-exists"
+    UNKNOWN_CAMPAIGN = "unknown-campaign"
+    TOO_MANY_CAMPAIGNS = "too-many-campaigns"
+    WRONG_STATE = "wrong-state"
+    NOT_YET = "not-yet"
+    WINDOW_CLOSED = "window-closed"
+    BATCH_FULL = "batch-full"
+    RATE_LIMITED = "rate-limited"
+    GATE_CLOSED = "gate-closed"
+    NOBODY_READY = "nobody-ready"
+    NEXT_IN_LINE = "next-in-line"
+    EXPIRY_WINS = "expiry-wins"
+    RETRIED = "retried"
+    DEVICE_BUSY = "device-busy"
+    TIMED_OUT = "timed-out"
+    LATE = "late"
+    FAILURE_THRESHOLD = "failure-threshold"
+    SUCCESS_THRESHOLD = "success-threshold"
+    ALL_DONE = "all-done"
+    END_REACHED = "end-reached"
+    ROTATION_DISABLED = "rotation-disabled"
+    LATENCY = "latency"
+    SESSION_CLOSED = "session-closed"
+    TOO_MANY_HOPS = "too-many-hops"
 
 
 SENTENCES: dict[Reason, str] = {
@@ -95,4 +130,39 @@ SENTENCES: dict[Reason, str] = {
     Reason.TWO_ADDRESSES: "One certificate is in use from two addresses at once.",
     Reason.DOOR_AWAY: "Nobody serves this share of a door; its devices' silence does not count.",
     Reason.RECOVERED: "The alert's condition has ended.",
+    Reason.FLEET_EXISTS: "The fleet id is taken.",
+    Reason.UNKNOWN_FLEET: "There is no fleet of this id.",
+    Reason.INVALID_CONFIG: "The configuration is not valid; the detail names the path.",
+    Reason.VERSION_CONFLICT: "The configuration has changed since the version named.",
+    Reason.UNKNOWN_VERSION: "The configuration's history does not hold this version.",
+    Reason.FLEET_FULL: "The fleet has as many members as maxDevices allows.",
+    Reason.IN_ANOTHER_FLEET: "The device is a member of another fleet.",
+    Reason.NOT_A_MEMBER: "The device is no member of the fleet.",
+    Reason.MATCHED: "The fleet's membership query finds the device.",
+    Reason.MOVED: "The device went to another fleet.",
+    Reason.INVALID_CAMPAIGN: "The campaign is not valid; the detail says what is wrong.",
+    Reason.CAMPAIGN_EXISTS: "The campaign id is taken.",
+    Reason.UNKNOWN_CAMPAIGN: "The fleet has no campaign of this id.",
+    Reason.TOO_MANY_CAMPAIGNS: "The fleet has as many open campaigns as it may have.",
+    Reason.WRONG_STATE: "The campaign's state does not allow it.",
+    Reason.NOT_YET: "The instant at which it begins has not come.",
+    Reason.WINDOW_CLOSED: "The window is closed.",
+    Reason.BATCH_FULL: "As many devices are in work as batchSize allows.",
+    Reason.RATE_LIMITED: "As many orders went out as the rate allows.",
+    Reason.GATE_CLOSED: "A person must let the next group begin.",
+    Reason.NOBODY_READY: "Nobody in the queue is ready yet.",
+    Reason.NEXT_IN_LINE: "The device's turn came.",
+    Reason.EXPIRY_WINS: "No window opens before the certificate ends.",
+    Reason.RETRIED: "An attempt failed; the next one comes after a back-off.",
+    Reason.DEVICE_BUSY: "The device is in work for another campaign.",
+    Reason.TIMED_OUT: "The device did not finish in time.",
+    Reason.LATE: "The order had ended before.",
+    Reason.FAILURE_THRESHOLD: "More devices failed than failureThreshold allows.",
+    Reason.SUCCESS_THRESHOLD: "Too few devices of the group succeeded to open the next group.",
+    Reason.ALL_DONE: "Every device has finished.",
+    Reason.END_REACHED: "The campaign's last instant came.",
+    Reason.ROTATION_DISABLED: "The fleet's configuration has certRotation.enabled off.",
+    Reason.LATENCY: "Commands are answered too slowly.",
+    Reason.SESSION_CLOSED: "The device has no session.",
+    Reason.TOO_MANY_HOPS: "Machines have answered each other too often.",
 }

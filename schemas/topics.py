@@ -11,6 +11,8 @@ CERTIFICATE_REQUESTS = "certificate.requests"
 DECISIONS = "decisions"
 DEVICE_STATE = "device.state"
 DEAD_LETTERS = "dead.letters"
+FLEET_EVENTS = "fleet.events"
+FLEET_STATE = "fleet.state"
 
 PARTITIONER = "murmur2_random"
 """librdkafka's name for what Java and aiokafka do by default."""

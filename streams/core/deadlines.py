@@ -48,6 +48,10 @@ class Deadlines:
                 self._push(key, at)
         return None
 
+    def first(self) -> int:
+        """Return an instant before which nothing is due, zero where nothing ever is."""
+        return self._heap[0][0] if self._at and self._heap else 0
+
     def _push(self, key: bytes, at: int) -> None:
         self._queued[key] = at
         heapq.heappush(self._heap, (at, key))

@@ -176,7 +176,7 @@ def test_a_forbidden_change_of_a_committed_drawing_is_found(tmp_path: Path) -> N
 
 def test_all_ids_are_unique_and_within_their_family() -> None:
     """Also the ids of former drawings; each has its file."""
-    first = {"device": 1000, "command": 2000, "decision": 3000, "state": 4000}
+    first = {"device": 1000, "command": 2000, "decision": 3000, "state": 4000, "fleet": 5000}
     ids = [one for versions in codec.catalogue().values() for one in versions]
     assert len(ids) == len(set(ids))
     for family, kinds in codec.roots().items():
