@@ -50,8 +50,9 @@ docs: setup ## Draw the files that are drawn from code
 bench: setup ## Measure
 	$(BIN)/python -m benchmarks.machine
 
-chaos: setup ## The large fault tests
-	FLEETCERT_CHAOS=1 $(BIN)/pytest tests/integration/test_faults.py
+chaos: setup ## The large fault tests: 200 faults of processes, 300 kills of devices (an hour)
+	FLEETCERT_CHAOS=1 $(BIN)/pytest -s --show-capture=no tests/integration/test_faults.py \
+		tests/integration/test_device_faults.py
 
 lock: ## Resolve the locked dependencies anew
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --extra dev --strip-extras \

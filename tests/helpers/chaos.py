@@ -134,6 +134,8 @@ class Chaos:
         took = await self.probe.whole(within, fault)
         kind = "stopped" if fault.seconds else "killed"
         self.recovery[f"{fault.name} {kind}"].append(took)
+        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in took.items())
+        print(f"{fault}: {parts}", flush=True)
 
     def table(self) -> str:
         """Return how long recoveries took, in seconds: the whole, and the median of each part."""
