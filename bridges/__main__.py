@@ -63,7 +63,11 @@ def main(argv: list[str] | None = None) -> None:
     secret, meter = options.secret_file.read_bytes(), Meter()
     door = Door(options.mqtt_host, options.mqtt_port, options.ca, options.cert, options.key)
     settings = run.GroupSettings(
-        options.bootstrap, options.group, options.buckets, options.session_timeout_seconds
+        options.bootstrap,
+        options.group,
+        options.buckets,
+        options.session_timeout_seconds,
+        options.bridge_id,
     )
 
     def make(recorder: Recorder) -> MqttBridge:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from bridges.bridge import Bridge
-from bridges.kafka import Recorder
+from bridges.kafka import EXIT_FATAL, Recorder
 from schemas import codec
 from schemas.commands import (
     DropCertificate,
@@ -36,12 +36,17 @@ COMMANDS = (RotateCertificate, InstallCertificate, DropCertificate, RefuseCertif
 
 @dataclass(frozen=True, slots=True)
 class GroupSettings:
-    """How the bridge takes part in its consumer group."""
+    """How the bridge takes part in its consumer group.
+
+    `instance` is a static member's name (KIP-345): a bridge that is started anew under the name of
+    one that died has its buckets at once; others take them over after the session time-out.
+    """
 
     bootstrap: str
     group: str = "mqtt-bridges"
     buckets: int = 8
     session_timeout_seconds: float = 6.0
+    instance: str = ""
 
 
 class Owner:
@@ -63,6 +68,8 @@ class Owner:
                 "session.timeout.ms": milliseconds,
                 "heartbeat.interval.ms": milliseconds // 4,
                 "fetch.wait.max.ms": 50,
+                "reconnect.backoff.max.ms": 1_000,
+                **({"group.instance.id": settings.instance} if settings.instance else {}),
             }
         )
 
@@ -194,10 +201,15 @@ async def run(
 
 
 def _sound(messages: list[Message]) -> list[Message]:
-    """Return the records among what was consumed; the errors among it are logged."""
+    """Return the records among what was consumed; raises SystemExit on an error for good."""
     for one in messages:
-        if one.error() is not None:
-            log.warning("kafka.error", error=str(one.error()))
+        error = one.error()
+        if error is None:
+            continue
+        log.warning("kafka.error", error=str(error))
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            # another bridge has this name, or a join was answered while Kafka went away
+            raise SystemExit(EXIT_FATAL)
     return [one for one in messages if one.error() is None]
 
 
