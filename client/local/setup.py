@@ -5,7 +5,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bridges.mqtt.broker import build, config
+from bridges.mqtt.broker import build, config, release
 from client.local import dtls13, kafka
 from client.local.errors import LocalError
 from client.local.layout import HOST, Layout
@@ -71,6 +71,7 @@ def broker(layout: Layout, plugin: Path, user: str | None) -> Path:
             device_port=layout.device_port,
             service_port=layout.service_port,
             buckets=layout.buckets,
+            keepalive_seconds_max=release.keepalive_seconds_max(release.installed()),
             saved_changes=1_000,
             user=user,
         )

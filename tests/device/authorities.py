@@ -19,14 +19,18 @@ def make_ca(name: str) -> DeviceCa:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
-    builder = _builder(subject, subject, key.public_key())
+    builder = _builder(subject, subject, key.public_key(), key.public_key())
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     return DeviceCa(builder.add_extension(usage, critical=True).sign(key, hashes.SHA256()), key)
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    signer: ec.EllipticCurvePublicKey,
 ) -> x509.CertificateBuilder:
+    """Begin a certificate; Python 3.13 refuses a chain without the two key identifiers."""
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -36,6 +40,8 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
     )
 
 
@@ -54,6 +60,7 @@ def issue_server(ca: DeviceCa, folder: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "broker")])
     san = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(ADDRESS))])
-    builder = _builder(subject, ca.certificate.subject, key.public_key())
+    signer = ca.key.public_key()
+    builder = _builder(subject, ca.certificate.subject, key.public_key(), signer)
     certificate = builder.add_extension(san, critical=False).sign(ca.key, hashes.SHA256())
     write_pem(DeviceCa(certificate, key), folder, "server")

@@ -5,7 +5,6 @@ import contextlib
 import datetime
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -25,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from mqtt5 import PublishPacket
 
-from bridges.mqtt.broker import config, stamp
+from bridges.mqtt.broker import config, release, stamp
 from bridges.mqtt.broker.build import build
 from schemas.shares import share_of
 
@@ -35,7 +34,7 @@ DEADLINE_SECONDS = 5.0
 CONTROL = "$CONTROL/fleetcert/v1"
 QOS1 = aiomqtt.QoS.AT_LEAST_ONCE
 
-MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
+MOSQUITTO = release.program()
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
 
@@ -59,7 +58,7 @@ class Credential:
 
 @dataclass
 class Authority:
-    """A root, a device authority and a service authority under it, and all they issue."""
+    """A root, a device authority under it, a service authority beside it, and all they issue."""
 
     folder: Path
     issued: int = 0
@@ -71,7 +70,7 @@ class Authority:
         """Make the three authorities."""
         self.root = self.issue("root", None, ca=True)
         self.devices = self.issue("device CA", self.root, ca=True)
-        self.services = self.issue("service CA", self.root, ca=True)
+        self.services = self.issue("service CA", None, ca=True)
 
     def issue(
         self,
@@ -96,6 +95,15 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
+        # what RFC 5280 asks for; Python 3.13 refuses a chain without it
+        signer = (issuer.key if issuer else key).public_key()
+        known_by = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        signed_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer)
+        builder = builder.add_extension(known_by, critical=False)
+        builder = builder.add_extension(signed_by, critical=False)
+        if ca:
+            usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+            builder = builder.add_extension(usage, critical=True)
         if sans:
             builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
         made = builder.sign(issuer.key if issuer else key, hashes.SHA256())
@@ -139,8 +147,8 @@ class Broker:
         """Write its files, start it, and wait until it says that it runs."""
         assert MOSQUITTO is not None
         path = config.write(self.settings)
-        device_listener = "allow_zero_length_clientid false\n"
-        text = path.read_text().replace(device_listener, f"{device_listener}{self.extra}\n")
+        listener = f"listener {self.settings.device_port} {self.settings.host}\n"
+        text = path.read_text().replace(listener, f"{listener}{self.extra}\n")
         path.write_text(text)
         seen = len(self.errors())
         with self._log.open("ab") as errors:
@@ -186,20 +194,17 @@ def make_broker(folder: Path, library: Path, environment: dict[str, str]) -> Bro
     server = authority.issue(
         "broker", authority.root, sans=[x509.IPAddress(ip_address("127.0.0.1"))]
     )
-    trust = {}
-    for name, issuer in (("device", authority.devices), ("service", authority.services)):
-        trust[name] = folder / f"{name}-trust.pem"
-        trust[name].write_bytes(
-            issuer.chain_file.read_bytes() + authority.root.chain_file.read_bytes()
-        )
+    trust = folder / "device-trust.pem"
+    trust.write_bytes(
+        authority.devices.chain_file.read_bytes() + authority.root.chain_file.read_bytes()
+    )
     secret = folder / "secret"
     secret.write_bytes(SECRET)
     settings = config.BrokerSettings(
         data_dir=folder / "data",
-        device_ca=trust["device"],
-        service_ca=trust["service"],
+        device_ca=trust,
+        service_ca=authority.services.chain_file,
         device_issuers=authority.devices.chain_file,
-        service_issuers=authority.services.chain_file,
         server_cert=server.chain_file,
         server_key=server.key_file,
         plugin=library,
@@ -208,6 +213,7 @@ def make_broker(folder: Path, library: Path, environment: dict[str, str]) -> Bro
         device_port=free_port(),
         service_port=free_port(),
         buckets=BUCKETS,
+        keepalive_seconds_max=release.keepalive_seconds_max(release.installed()),
         user="root" if os.getuid() == 0 else None,
     )
     return Broker(settings, authority, environment)
@@ -520,7 +526,6 @@ def test_a_will_never_verifies(broker: Broker, delay: int) -> None:
         ("devices/victim/status", False),
         ("devices/victim/commands/x", False),
         ("bucket/0/devices/mortal/status", False),
-        (CONTROL, False),
     ],
 )
 def test_other_wills_are_dropped(broker: Broker, topic: str, retain: bool) -> None:
@@ -539,6 +544,24 @@ def test_other_wills_are_dropped(broker: Broker, topic: str, retain: bool) -> No
             assert after == int(str(before)) + 1
             assert topic not in [message.topic for message in bridge.messages]
             assert b'{"status":{}}' not in [message.payload for message in bridge.messages]
+
+    run(scenario)
+
+
+def test_a_will_gives_no_order(broker: Broker) -> None:
+    """An order as a device's will is dropped; a newer broker refuses the whole connection."""
+
+    async def scenario() -> None:
+        credential = broker.authority.device("plotter")
+        async with service(broker) as bridge:
+            before = (await bridge.order(status={}))["refusals"]
+            will = aiomqtt.Will(CONTROL, payload=b'{"refuse":{"device":"victim"}}', qos=QOS1)
+            with contextlib.suppress(aiomqtt.ConnectError):
+                async with device(broker, credential, will=will) as sender:
+                    await bridge.event("plotter", "opened")
+                    await cut(sender)
+                    await bridge.event("plotter", "closed")
+            assert (await bridge.order(status={}))["refusals"] == before
 
     run(scenario)
 
@@ -731,19 +754,35 @@ def test_a_certificate_must_name_one_device(broker: Broker) -> None:
 
 
 def test_each_listener_takes_its_own_authority_only(broker: Broker) -> None:
-    """Under one root, a service certificate opens no device session, nor the other way."""
+    """A service certificate opens no device session, nor the other way: TLS refuses both."""
 
     async def scenario() -> None:
-        authority = broker.authority
-        false_device = authority.device("false", issuer=authority.services)
-        with pytest.raises(aiomqtt.NegativeAckError, match="NOT_AUTHORIZED"):
-            async with device(broker, false_device):
-                pass
-        with pytest.raises(aiomqtt.NegativeAckError, match="NOT_AUTHORIZED"):
-            async with client(
-                broker, broker.settings.service_port, authority.device("spy"), "@spy"
-            ):
-                pass
+        authority, settings = broker.authority, broker.settings
+        console = authority.issue("console", authority.services)
+        for port, credential, name in (
+            (settings.device_port, authority.device("false", issuer=authority.services), "false"),
+            (settings.device_port, console, "@spy"),
+            (settings.service_port, authority.device("spy"), "@spy"),
+        ):
+            with pytest.raises((OSError, aiomqtt.ConnectError)):
+                async with client(broker, port, credential, name):
+                    pass
+
+    run(scenario)
+
+
+def test_an_authority_beside_the_device_ca_makes_no_device(broker: Broker) -> None:
+    """Under the root, which TLS must trust, only the device CA itself issues devices."""
+
+    async def scenario() -> None:
+        other = broker.authority.issue("other CA", broker.authority.root, ca=True)
+        false = broker.authority.device("false", issuer=other)
+        async with service(broker) as bridge:
+            with pytest.raises(aiomqtt.NegativeAckError, match="NOT_AUTHORIZED"):
+                async with device(broker, false):
+                    pass
+            refused = await bridge.event(stamp.UNKNOWN, "refused")
+            assert refused["reason"] == "unknown-issuer"
 
     run(scenario)
 

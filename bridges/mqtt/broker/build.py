@@ -11,6 +11,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from bridges.mqtt.broker import release
+
 PACKAGES = "mosquitto mosquitto-dev libmosquitto-dev libssl-dev libcjson-dev uthash-dev gcc"
 """The Debian packages that a build needs."""
 
@@ -24,7 +26,8 @@ HEADERS = (
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
 HARDENING = ("-O2", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-Wl,-z,relro,-z,now")
 SANITIZING = ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined")
-LIBRARIES = ("-lcrypto", "-lcjson")
+LIBRARIES = ("-lcrypto", "-lcjson", "-lmosquitto")
+"""libmosquitto: the broker of Debian 13 exports what writes properties, not what reads them."""
 BUILD_SECONDS_MAX = 120
 
 
@@ -64,7 +67,7 @@ def build(target_dir: Path, sanitize: bool = False) -> Path:
 def _compiler() -> str:
     """Find gcc and see that every header is there."""
     compiler = shutil.which("gcc")
-    if compiler is None or shutil.which("mosquitto", path=_search_path()) is None:
+    if compiler is None or release.program() is None:
         raise BuildError(f"gcc or mosquitto is missing: apt-get install {PACKAGES}")
     includes = "".join(f"#include <{header}>\n" for header in HEADERS)
     try:
@@ -73,11 +76,6 @@ def _compiler() -> str:
         message = f"a C header is missing: apt-get install {PACKAGES}\n{error}"
         raise BuildError(message) from error
     return compiler
-
-
-def _search_path() -> str:
-    """Debian keeps mosquitto in /usr/sbin, which is not on everyone's path."""
-    return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
 
 def _run(command: list[str], text: str = "") -> None:

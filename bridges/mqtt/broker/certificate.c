@@ -93,18 +93,18 @@ static bool fingerprint(char hex[SHA256_HEX_SIZE], X509 *certificate)
 	return true;
 }
 
-const char *identify(struct identity *identity, X509 *certificate, STACK_OF(X509) *issuers,
-	bool device)
+const char *identify(struct identity *identity, X509 *certificate, const struct issuers *issuers)
 {
 	memset(identity, 0, sizeof *identity);
 	memset(identity->fingerprint, '0', SHA256_HEX_SIZE - 1);
 	if (certificate == NULL || !fingerprint(identity->fingerprint, certificate))
 		return "no-certificate";
-	if (!issued_by_one_of(certificate, issuers))
+	identity->service = issued_by_one_of(certificate, issuers->services);
+	if (!identity->service && !issued_by_one_of(certificate, issuers->devices))
 		return "unknown-issuer";
 	if (!common_name(identity->name, certificate))
 		return "invalid-name";
-	if (device && !uri_names(certificate, identity->name))
+	if (!identity->service && !uri_names(certificate, identity->name))
 		return "uri-mismatch";
 	return NULL;
 }

@@ -1,8 +1,8 @@
-/* Who a client certificate names, and whether one of our own authorities issued it.
+/* Who a client certificate names, and which of our own authorities issued it.
  *
- * TLS has already proved the key, the chain and the dates. But the trust file of a listener must
- * hold the root as well (OpenSSL wants a complete chain), and under the root a service authority
- * could vouch for a device. So the issuer itself is checked again, against a list.
+ * TLS has already proved the key, the chain and the dates. But the trust file of the device listener
+ * must hold the root as well (OpenSSL wants a complete chain), and an authority beside the device CA
+ * could stand under that root. So the issuer itself is checked again, against two lists.
  */
 #ifndef FLEETCERT_CERTIFICATE_H
 #define FLEETCERT_CERTIFICATE_H
@@ -21,14 +21,19 @@
 struct identity {
 	char name[DEVICE_ID_SIZE];
 	char fingerprint[SHA256_HEX_SIZE];
+	bool service; /* issued by a service CA; a device otherwise */
 };
 
-/* Reads the PEM certificates of the issuers of one listener; NULL (and `error`) on failure. */
+/* Who may have issued a client certificate directly. */
+struct issuers {
+	STACK_OF(X509) *devices, *services;
+};
+
+/* Reads the PEM certificates of issuers; NULL (and `error`) on failure. */
 STACK_OF(X509) *issuers_open(const char *path, char *error, size_t error_size);
 
 /* Fills in `identity`; returns NULL, or the name of the reason to refuse this certificate.
  * What could be read is in `identity` either way. A device needs SAN URI = urn + CN. */
-const char *identify(struct identity *identity, X509 *certificate, STACK_OF(X509) *issuers,
-	bool device);
+const char *identify(struct identity *identity, X509 *certificate, const struct issuers *issuers);
 
 #endif

@@ -1,8 +1,9 @@
-"""Writes the broker's configuration: two listeners, each with its own authority and its own rules.
+"""Writes the broker's configuration: two listeners, each with its own authority; one plugin.
 
-Rules of this file: TLS 1.3 and a client certificate on both listeners; what no list allows is
-denied. `use_identity_as_username` stays off: mosquitto skips the plugin's connect hook under it,
-so the plugin itself sets the user name, from the certificate.
+Rules of this file: TLS 1.3 and a client certificate on both listeners; the plugin decides who may
+do what, and without it nobody gets in. `use_identity_as_username` stays off: mosquitto skips the
+plugin's connect hook under it. `per_listener_settings` stays off: under it mosquitto 2.0.12 to
+2.0.22 drops what it should queue for a session that is away.
 """
 
 import os
@@ -14,36 +15,16 @@ PACKET_BYTES_MAX = MESSAGE_BYTES_MAX + 64 * 1024
 KEEPALIVE_SECONDS_MAX = 600
 BUCKETS_MAX = 4096
 
-DEVICE_ACL = """\
-# Checked against the topic as the device wrote it, before the plugin puts the bucket in front.
-# The plugin refuses topics, subscriptions and wills that are not the device's own.
-pattern write devices/%u/events/#
-pattern write devices/%u/replies/#
-pattern write devices/%u/status
-pattern read devices/%u/commands/#
-pattern read devices/%u/recorded
-"""
-
-SERVICE_ACL = """\
-# mosquitto's lists do not check subscriptions, only what would be delivered.
-pattern read bucket/#
-pattern read devices/+/status
-pattern read $SYS/#
-pattern read $CONTROL/fleetcert/v1/response
-pattern write $CONTROL/fleetcert/v1
-pattern write devices/+/commands/+
-pattern write devices/+/recorded
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
     """Where the broker's files are, where it listens, and its limits.
 
     `device_ca` and `service_ca` are PEM files that TLS trusts: they need the whole chain, root
-    included. `device_issuers` and `service_issuers` name the certificates that may have issued
-    a client certificate directly; they default to the same files, which is right only for an
-    authority that signs itself. The broker's user must be able to read `secret_file` and to
+    included, and no root in common, for TLS alone keeps a service from the device listener.
+    `device_issuers` and `service_issuers` name the certificates that may have issued a client
+    certificate directly; they default to the same files, which is right only for an authority
+    that signs itself. The broker's user must be able to read `secret_file` and to
     write in `data_dir`, an absolute path.
 
     After `saved_changes` changes the broker writes its whole database again: 1 loses nothing that
@@ -67,6 +48,7 @@ class BrokerSettings:
     max_queued_messages: int = 100_000
     max_inflight_messages: int = 1_000
     max_device_connections: int = -1
+    keepalive_seconds_max: int = KEEPALIVE_SECONDS_MAX
     saved_changes: int = 1
     log_file: Path | None = None
     user: str | None = None
@@ -75,16 +57,6 @@ class BrokerSettings:
     def refused_file(self) -> Path:
         """Where the plugin keeps the refused certificates and devices."""
         return self.data_dir / "refused.txt"
-
-    @property
-    def device_acl(self) -> Path:
-        """The access list of the device listener."""
-        return self.data_dir / "device.acl"
-
-    @property
-    def service_acl(self) -> Path:
-        """The access list of the service listener."""
-        return self.data_dir / "service.acl"
 
 
 def render(settings: BrokerSettings) -> str:
@@ -96,10 +68,8 @@ def render(settings: BrokerSettings) -> str:
         "",
         *_listener(settings, "device"),
         f"max_connections {settings.max_device_connections}",
-        "allow_zero_length_clientid false",
         "",
         *_listener(settings, "service"),
-        "auto_id_prefix @auto-",
     ]
     if any("\n" in line or "\r" in line for line in lines):
         raise ValueError("a path or name in the broker's settings holds a line break")
@@ -107,10 +77,8 @@ def render(settings: BrokerSettings) -> str:
 
 
 def write(settings: BrokerSettings) -> Path:
-    """Write mosquitto.conf and both access lists into the data directory; give the first."""
+    """Write mosquitto.conf into the data directory; give its path."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    _replace(settings.device_acl, DEVICE_ACL)
-    _replace(settings.service_acl, SERVICE_ACL)
     target = settings.data_dir / "mosquitto.conf"
     _replace(target, render(settings))
     return target
@@ -127,8 +95,10 @@ def _replace(path: Path, text: str) -> None:
 def _general(settings: BrokerSettings) -> list[str]:
     """Give the settings that hold for the whole broker."""
     log = f"file {settings.log_file}" if settings.log_file else "stderr"
+    device_issuers = settings.device_issuers or settings.device_ca
+    service_issuers = settings.service_issuers or settings.service_ca
     return [
-        "per_listener_settings true",
+        "per_listener_settings false",
         *([f"user {settings.user}"] if settings.user else []),
         f"log_dest {log}",
         "log_type error",
@@ -146,8 +116,16 @@ def _general(settings: BrokerSettings) -> list[str]:
         f"max_inflight_messages {settings.max_inflight_messages}",
         f"message_size_limit {MESSAGE_BYTES_MAX}",
         f"max_packet_size {PACKET_BYTES_MAX}",
-        f"max_keepalive {KEEPALIVE_SECONDS_MAX}",
+        f"max_keepalive {settings.keepalive_seconds_max}",
         "set_tcp_nodelay true",
+        "allow_anonymous false",
+        "auto_id_prefix @auto-",  # of a service; a device must send its own id
+        f"plugin {settings.plugin}",
+        f"plugin_opt_device_issuer_file {device_issuers}",
+        f"plugin_opt_service_issuer_file {service_issuers}",
+        f"plugin_opt_secret_file {settings.secret_file}",
+        f"plugin_opt_refused_file {settings.refused_file}",
+        f"plugin_opt_buckets {settings.buckets}",
     ]
 
 
@@ -156,7 +134,6 @@ def _listener(settings: BrokerSettings, role: str) -> list[str]:
     device = role == "device"
     port = settings.device_port if device else settings.service_port
     trusted = settings.device_ca if device else settings.service_ca
-    issuers = (settings.device_issuers if device else settings.service_issuers) or trusted
     return [
         f"listener {port} {settings.host}",
         f"cafile {trusted}",
@@ -164,12 +141,4 @@ def _listener(settings: BrokerSettings, role: str) -> list[str]:
         f"keyfile {settings.server_key}",
         "require_certificate true",
         "tls_version tlsv1.3",
-        "allow_anonymous false",
-        f"acl_file {settings.device_acl if device else settings.service_acl}",
-        f"plugin {settings.plugin}",
-        f"plugin_opt_role {role}",
-        f"plugin_opt_issuer_file {issuers}",
-        f"plugin_opt_secret_file {settings.secret_file}",
-        f"plugin_opt_refused_file {settings.refused_file}",
-        f"plugin_opt_buckets {settings.buckets}",
     ]

@@ -1,19 +1,23 @@
 /* The identity plugin of the broker (mosquitto 2.0.11 or later, plugin interface 5).
  *
- * It is loaded on both listeners (`per_listener_settings true`): role `device` and role `service`.
- * The broker opens the library once, so both share the sessions and the refusals in here, while
- * each callback runs for the clients of the listener it was registered on.
+ * It is loaded once for both listeners (`per_listener_settings false`: under `true` mosquitto 2.0.12
+ * to 2.0.22 forgets the listener of a session that is away, and drops what it should queue for it).
+ * So a client's role does not come from its listener but from its certificate: whom the device CA
+ * issued is a device, whom the service CA issued is a service. TLS keeps each to its own listener.
  *
  * What it holds to:
  * - A connection is judged at CONNECT, in the basic-auth hook. mosquitto does not run that hook on
  *   a listener with `use_identity_as_username`: this option must be off, the plugin sets the user
- *   name from the certificate itself. Client id = common name = SAN URI, or it is refused.
+ *   name itself. For a device it is its id: client id = common name = SAN URI, or it is refused.
+ * - For a service it is `@` and its common name, which no certificate of a device can give: who
+ *   bears such a user name has been judged. It is kept with the session, also while that is away.
  * - Every PUBLISH of a device leaves as `bucket/N/devices/ID/...`, not retained, with one stamp,
  *   the plugin's. A topic of another device is refused, and told of.
  * - Client ids of services begin with `@`, which no device id can: ids are global to the broker, a
  *   device named like a bridge would otherwise take that bridge's session away.
  * - Wills pass no message hook: they come out unstamped, on the device's own `status` topic and
  *   nowhere else, never retained. Readers take a message without a valid stamp for a hint.
+ * - What is not allowed by name is denied; there are no access lists beside the tables in here.
  *
  * `opened` reaches the broker's queue before the CONNACK does; a device that sends PUBLISH without
  * waiting for CONNACK can still overtake it: readers order by session and counter (`opened` is 0).
@@ -30,6 +34,7 @@
 #include <mosquitto_plugin.h>
 #include <mqtt_protocol.h>
 
+#include "broker.h"
 #include "certificate.h"
 #include "control.h"
 #include "refusals.h"
@@ -43,15 +48,8 @@
 #define BROKER_NAME "@broker"        /* stands for a device id in what the broker itself says */
 #define UNKNOWN_NAME "@unknown"      /* a connection without a name that can be believed */
 
-/* One listener. */
-struct door {
-	bool device;
-	mosquitto_plugin_id_t *plugin;
-	STACK_OF(X509) *issuers;
-};
-
-static struct door doors[2];
-static unsigned doors_open;
+static struct issuers issuers;
+static bool is_open;
 static uint32_t buckets;
 static struct counts counts;
 
@@ -146,19 +144,18 @@ static bool may_tell_refusal(void)
 	return told++ < REFUSED_TOLD_PER_SECOND;
 }
 
-static const char *judge(struct identity *identity, struct mosquitto *client,
-	const struct door *door)
+static const char *judge(struct identity *identity, struct mosquitto *client)
 {
 	X509 *certificate = mosquitto_client_certificate(client);
 	const char *client_id = mosquitto_client_id(client);
-	const char *reason = identify(identity, certificate, door->issuers, door->device);
+	const char *reason = identify(identity, certificate, &issuers);
 
 	X509_free(certificate);
 	if (reason != NULL)
 		return reason;
 	if (refusals_has("certificate", identity->fingerprint))
 		return "refused-certificate";
-	if (!door->device)
+	if (identity->service)
 		return client_id != NULL && client_id[0] == '@' ? NULL : "client-id-mismatch";
 	if (refusals_has("device", identity->name))
 		return "refused-device";
@@ -167,37 +164,46 @@ static const char *judge(struct identity *identity, struct mosquitto *client,
 	return NULL;
 }
 
-static int refuse_connection(const struct session *session, const struct door *door,
-	const char *reason)
+static int refuse_connection(const struct session *session, const char *reason)
 {
 	struct news news = {.event = "refused", .reason = reason,
 		.reason_code = MQTT_RC_NOT_AUTHORIZED};
+	bool service = session->identity.service;
 
 	counts.refused_connections++;
 	mosquitto_log_printf(MOSQ_LOG_NOTICE, "fleetcert: %s connection of '%s' refused: %s",
-		door->device ? "device" : "service", session->identity.name, reason);
-	if (door->device && may_tell_refusal())
+		service ? "service" : "device", session->identity.name, reason);
+	if (!service && may_tell_refusal())
 		tell(session, &news);
 	return MOSQ_ERR_AUTH;
+}
+
+/* The user name is the verdict: `@NAME` of a service, the id of a device. */
+static int admit(struct mosquitto *client, const struct identity *identity)
+{
+	char name[1 + DEVICE_ID_SIZE];
+
+	snprintf(name, sizeof name, "%s%s", identity->service ? "@" : "", identity->name);
+	return mosquitto_set_username(client, name);
 }
 
 static int on_connect(int event, void *data, void *userdata)
 {
 	struct mosquitto_evt_basic_auth *connecting = data;
-	const struct door *door = userdata;
 	struct news news = {.event = "opened", .reason = "connected"};
 	struct identity identity;
 	struct session session;
-	const char *reason = judge(&identity, connecting->client, door);
+	const char *reason = judge(&identity, connecting->client);
 
 	(void)event;
+	(void)userdata;
 	if (!session_describe(&session, connecting->client, &identity))
 		return MOSQ_ERR_AUTH;
 	if (reason != NULL)
-		return refuse_connection(&session, door, reason);
-	if (mosquitto_set_username(connecting->client, identity.name) != MOSQ_ERR_SUCCESS)
+		return refuse_connection(&session, reason);
+	if (admit(connecting->client, &identity) != MOSQ_ERR_SUCCESS)
 		return MOSQ_ERR_AUTH;
-	if (!door->device)
+	if (identity.service)
 		return MOSQ_ERR_SUCCESS;
 	if (session_open(&session) == NULL)
 		return MOSQ_ERR_AUTH;
@@ -263,44 +269,79 @@ static int refuse_message(struct session *session, const char *event, const char
 }
 
 /* A will is checked when its session has ended, or after a newer one has taken the name. */
-static int check_will(const struct mosquitto_evt_acl_check *check)
+static int check_will(const struct mosquitto_evt_acl_check *check, const char *name)
 {
-	const char *name = mosquitto_client_username(check->client);
 	char status[8 + DEVICE_ID_SIZE + 8];
 
 	if (!is_device_id(name))
 		return MOSQ_ERR_ACL_DENIED;
 	snprintf(status, sizeof status, "devices/%s/status", name);
 	if (!check->retain && strcmp(check->topic, status) == 0)
-		return MOSQ_ERR_PLUGIN_DEFER;
+		return MOSQ_ERR_SUCCESS;
 	counts.refused_messages++;
 	return MOSQ_ERR_ACL_DENIED;
 }
 
-/* Refuses what no access list could: lists know neither wills nor subscriptions. */
+/* ---- who may read and write what ---- */
+
+static const char *const service_reads[] = {
+	"bucket/#", "devices/+/status", "$SYS/#", CONTROL_RESPONSE_TOPIC, NULL};
+static const char *const service_writes[] = {
+	CONTROL_TOPIC, "devices/+/commands/+", "devices/+/recorded", NULL};
+/* Of a device: what follows `devices/ID/`. */
+static const char *const device_reads[] = {"commands/#", "recorded", NULL};
+static const char *const device_writes[] = {"events/#", "replies/#", "status", NULL};
+
+static int allowed(const char *const *patterns, const char *topic)
+{
+	bool matches = false;
+
+	for (; *patterns != NULL && !matches; patterns++)
+		mosquitto_topic_matches_sub(*patterns, topic, &matches);
+	return matches ? MOSQ_ERR_SUCCESS : MOSQ_ERR_ACL_DENIED;
+}
+
+static int check_service(const struct mosquitto_evt_acl_check *check)
+{
+	if (check->access == MOSQ_ACL_SUBSCRIBE) /* what comes of it is checked message by message */
+		return MOSQ_ERR_SUCCESS;
+	return allowed(check->access == MOSQ_ACL_READ ? service_reads : service_writes, check->topic);
+}
+
+static int check_device(const struct mosquitto_evt_acl_check *check, const char *name)
+{
+	struct session *session = session_of(check->client);
+	const char *rest;
+
+	if (check->access == MOSQ_ACL_SUBSCRIBE)
+		return session != NULL && is_own(check->topic, name) ? MOSQ_ERR_SUCCESS
+			: MOSQ_ERR_ACL_DENIED;
+	if (check->access == MOSQ_ACL_WRITE) {
+		if (session == NULL || session->superseded)
+			return check_will(check, name);
+		if (strlen(check->topic) > TOPIC_SIZE_MAX)
+			return refuse_message(session, "refused-message", "topic-too-long", check->topic);
+		if (!is_own(check->topic, name))
+			return refuse_message(session, "foreign-topic", "foreign-topic", check->topic);
+	} else if (!is_own(check->topic, name)) {
+		return MOSQ_ERR_ACL_DENIED;
+	}
+	rest = check->topic + sizeof "devices/" + strlen(name);
+	return allowed(check->access == MOSQ_ACL_READ ? device_reads : device_writes, rest);
+}
+
 static int on_access(int event, void *data, void *userdata)
 {
 	const struct mosquitto_evt_acl_check *check = data;
-	struct session *session;
-	const char *name;
+	const char *name = mosquitto_client_username(check->client);
 
 	(void)event;
 	(void)userdata;
-	if (check->access == MOSQ_ACL_READ || check->access == MOSQ_ACL_UNSUBSCRIBE)
-		return MOSQ_ERR_PLUGIN_DEFER;
-	session = session_of(check->client);
-	if (check->access == MOSQ_ACL_SUBSCRIBE) {
-		name = mosquitto_client_username(check->client);
-		return session != NULL && name != NULL && is_own(check->topic, name)
-			? MOSQ_ERR_PLUGIN_DEFER : MOSQ_ERR_ACL_DENIED;
-	}
-	if (session == NULL || session->superseded)
-		return check_will(check);
-	if (strlen(check->topic) > TOPIC_SIZE_MAX)
-		return refuse_message(session, "refused-message", "topic-too-long", check->topic);
-	if (!is_own(check->topic, session->identity.name))
-		return refuse_message(session, "foreign-topic", "foreign-topic", check->topic);
-	return MOSQ_ERR_PLUGIN_DEFER;
+	if (check->access == MOSQ_ACL_UNSUBSCRIBE)
+		return MOSQ_ERR_SUCCESS;
+	if (name == NULL)
+		return MOSQ_ERR_ACL_DENIED;
+	return name[0] == '@' ? check_service(check) : check_device(check, name);
 }
 
 static char *bucket_topic(const struct session *session, const char *topic)
@@ -318,12 +359,15 @@ static int on_message(int event, void *data, void *userdata)
 {
 	struct mosquitto_evt_message *message = data;
 	struct session *session = session_of(message->client);
+	const char *name = mosquitto_client_username(message->client);
 	struct stamp stamp;
 	char *topic;
 	int result;
 
 	(void)event;
 	(void)userdata;
+	if (name != NULL && name[0] == '@')
+		return MOSQ_ERR_SUCCESS;
 	if (session == NULL || !is_own(message->topic, session->identity.name))
 		return MOSQ_ERR_ACL_DENIED; /* the access hook has already refused these */
 	result = stamp_remove(&message->properties);
@@ -342,7 +386,8 @@ static int on_message(int event, void *data, void *userdata)
 		mosquitto_free(topic);
 		return result;
 	}
-	mosquitto_free(message->topic);
+	if (!broker_frees_what_is_replaced())
+		mosquitto_free(message->topic);
 	message->topic = topic;
 	message->retain = false;
 	return MOSQ_ERR_SUCCESS;
@@ -388,7 +433,7 @@ static const char *option(const struct mosquitto_opt *options, int count, const 
 	return "";
 }
 
-static bool open_shared(const struct mosquitto_opt *options, int count, char *error, size_t size)
+static bool open_all(const struct mosquitto_opt *options, int count, char *error, size_t size)
 {
 	const char *text = option(options, count, "buckets");
 	char *end = NULL;
@@ -398,48 +443,24 @@ static bool open_shared(const struct mosquitto_opt *options, int count, char *er
 		snprintf(error, size, "plugin_opt_buckets must be between 1 and %u", BUCKETS_MAX);
 		return false;
 	}
-	if (doors_open > 0 && wanted != buckets) {
-		snprintf(error, size, "plugin_opt_buckets must be the same on both listeners");
-		return false;
-	}
-	if (doors_open > 0)
-		return true;
 	buckets = (uint32_t)wanted;
-	return stamp_open(option(options, count, "secret_file"), error, size)
+	issuers.devices = issuers_open(option(options, count, "device_issuer_file"), error, size);
+	if (issuers.devices == NULL)
+		return false;
+	issuers.services = issuers_open(option(options, count, "service_issuer_file"), error, size);
+	return issuers.services != NULL
+		&& stamp_open(option(options, count, "secret_file"), error, size)
 		&& refusals_open(option(options, count, "refused_file"), error, size);
 }
 
-static bool register_callbacks(struct door *door)
+static bool register_callbacks(mosquitto_plugin_id_t *plugin)
 {
-	mosquitto_plugin_id_t *plugin = door->plugin;
-	int result = mosquitto_callback_register(plugin, MOSQ_EVT_BASIC_AUTH, on_connect, NULL, door);
-
-	if (!door->device)
-		return result == 0 && mosquitto_callback_register(plugin, MOSQ_EVT_CONTROL, on_control,
-			CONTROL_TOPIC, door) == 0;
-	return result == 0
-		&& mosquitto_callback_register(plugin, MOSQ_EVT_DISCONNECT, on_disconnect, NULL, door) == 0
-		&& mosquitto_callback_register(plugin, MOSQ_EVT_ACL_CHECK, on_access, NULL, door) == 0
-		&& mosquitto_callback_register(plugin, MOSQ_EVT_MESSAGE, on_message, NULL, door) == 0;
-}
-
-static bool open_door(struct door *door, const struct mosquitto_opt *options, int count,
-	char *error, size_t size)
-{
-	const char *role = option(options, count, "role");
-
-	door->device = strcmp(role, "device") == 0;
-	if (!door->device && strcmp(role, "service") != 0) {
-		snprintf(error, size, "plugin_opt_role must be device or service");
-		return false;
-	}
-	if (!open_shared(options, count, error, size))
-		return false;
-	door->issuers = issuers_open(option(options, count, "issuer_file"), error, size);
-	if (door->issuers == NULL)
-		return false;
-	snprintf(error, size, "the broker did not take the callbacks");
-	return register_callbacks(door) && (!door->device || tell_start());
+	return mosquitto_callback_register(plugin, MOSQ_EVT_BASIC_AUTH, on_connect, NULL, NULL) == 0
+		&& mosquitto_callback_register(plugin, MOSQ_EVT_DISCONNECT, on_disconnect, NULL, NULL) == 0
+		&& mosquitto_callback_register(plugin, MOSQ_EVT_ACL_CHECK, on_access, NULL, NULL) == 0
+		&& mosquitto_callback_register(plugin, MOSQ_EVT_MESSAGE, on_message, NULL, NULL) == 0
+		&& mosquitto_callback_register(plugin, MOSQ_EVT_CONTROL, on_control, CONTROL_TOPIC, NULL)
+			== 0;
 }
 
 int mosquitto_plugin_version(int supported_version_count, const int *supported_versions)
@@ -453,16 +474,14 @@ int mosquitto_plugin_version(int supported_version_count, const int *supported_v
 int mosquitto_plugin_init(mosquitto_plugin_id_t *identifier, void **userdata,
 	struct mosquitto_opt *options, int option_count)
 {
-	char error[512] = "it can be loaded on two listeners, not more";
-	struct door *door = &doors[doors_open % 2];
+	char error[512] = "it is loaded once, with per_listener_settings false";
 
-	if (doors_open < 2) {
-		door->plugin = identifier;
-		if (open_door(door, options, option_count, error, sizeof error)) {
-			doors_open++;
-			*userdata = door;
+	(void)userdata;
+	if (!is_open && open_all(options, option_count, error, sizeof error)) {
+		snprintf(error, sizeof error, "the broker did not take the callbacks");
+		is_open = register_callbacks(identifier) && tell_start();
+		if (is_open)
 			return MOSQ_ERR_SUCCESS;
-		}
 	}
 	mosquitto_log_printf(MOSQ_LOG_ERR, "fleetcert: the identity plugin cannot start: %s", error);
 	return MOSQ_ERR_INVAL;
@@ -470,18 +489,15 @@ int mosquitto_plugin_init(mosquitto_plugin_id_t *identifier, void **userdata,
 
 int mosquitto_plugin_cleanup(void *userdata, struct mosquitto_opt *options, int option_count)
 {
-	struct door *door = userdata;
-
+	(void)userdata;
 	(void)options;
 	(void)option_count;
-	if (door == NULL)
-		return MOSQ_ERR_SUCCESS;
-	sk_X509_pop_free(door->issuers, X509_free);
-	door->issuers = NULL;
-	if (--doors_open == 0) {
-		sessions_close();
-		refusals_close();
-		stamp_close();
-	}
+	sk_X509_pop_free(issuers.devices, X509_free);
+	sk_X509_pop_free(issuers.services, X509_free);
+	memset(&issuers, 0, sizeof issuers);
+	sessions_close();
+	refusals_close();
+	stamp_close();
+	is_open = false;
 	return MOSQ_ERR_SUCCESS;
 }

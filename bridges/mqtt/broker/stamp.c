@@ -1,5 +1,7 @@
 #include "stamp.h"
 
+#include "broker.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,7 +138,8 @@ int stamp_remove(mosquitto_property **properties)
 		mosquitto_property_free_all(&kept);
 		return result;
 	}
-	mosquitto_property_free_all(properties);
+	if (!broker_frees_what_is_replaced())
+		mosquitto_property_free_all(properties);
 	*properties = kept;
 	return MOSQ_ERR_SUCCESS;
 }
