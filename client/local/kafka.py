@@ -93,6 +93,9 @@ _SINGLE_NODE = {
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.min.heartbeat.interval.ms": "100",
     "controlled.shutdown.enable": "true",
+    # a broker that was killed may register again only when its old session is over: 9 s by default
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
 }
 
 

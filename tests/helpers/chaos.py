@@ -98,6 +98,8 @@ class Probe:
             for name, holds in parts.items():
                 if holds:
                     took.setdefault(name, time.monotonic() - began)
+                else:
+                    took.pop(name, None)  # it looked well before anybody noticed the fault
             return all(parts.values())
 
         await until_async(look, within, lambda: f"whole after {fault}; came back: {took}")
