@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import io
 import json
+import operator
 import struct
 import types
 import typing
@@ -27,10 +28,20 @@ from schemas import (
     fleet_states,
     states,
 )
+from schemas.converters import (
+    NAMESPACE,
+    PRIMITIVES,
+    Convert,
+    has_union,
+    same,
+    to_plain,
+    to_typed,
+)
 
 AVRO = Path(__file__).parent / "avro"
-NAMESPACE = "fleetcert"
 MAGIC = 0
+REMEMBERED_MAX = 50_000
+"""Records of a type whose seldom changed part is remembered; the oldest is forgotten first."""
 HEADER = struct.Struct(">bI")
 
 FAMILIES: Mapping[str, types.ModuleType] = {
@@ -66,7 +77,6 @@ _ROOTS: Mapping[str, tuple[type, ...]] = {
         fleet_events.FleetDefaultsActivated,
     ),
 }
-_PRIMITIVES = {str: "string", bytes: "bytes", int: "long", float: "double", bool: "boolean"}
 
 
 class Undecodable(ValueError):
@@ -78,13 +88,18 @@ def roots() -> dict[str, tuple[type, ...]]:
     return dict(_ROOTS)
 
 
-def avsc(kind: type, named: set[str] | None = None) -> dict[str, Any]:
-    """Draw the Avro schema of a dataclass; nested records are written whole where first met."""
+def avsc(kind: type, named: set[str] | None = None, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Draw the Avro schema of a dataclass; nested records are written whole where first met.
+
+    With `names`, of these fields alone.
+    """
     named = set() if named is None else named
     named.add(kind.__name__)
     hints = typing.get_type_hints(kind)
     fields = []
     for item in dataclasses.fields(kind):
+        if names and item.name not in names:
+            continue
         drawn: dict[str, Any] = {"name": item.name, "type": _avro_type(hints[item.name], named)}
         if isinstance(drawn["type"], list) and drawn["type"][0] == "null":
             drawn["default"] = None
@@ -92,6 +107,8 @@ def avsc(kind: type, named: set[str] | None = None) -> dict[str, Any]:
             drawn["default"] = item.default
         elif item.default == ():
             drawn["default"] = []
+        elif dataclasses.is_dataclass(item.default):
+            drawn["default"] = dataclasses.asdict(item.default)  # type: ignore[arg-type]
         fields.append(drawn)
     doc = (kind.__doc__ or "").strip().splitlines()[0]
     return {
@@ -104,8 +121,8 @@ def avsc(kind: type, named: set[str] | None = None) -> dict[str, Any]:
 
 
 def _avro_type(hint: Any, named: set[str]) -> Any:
-    if hint in _PRIMITIVES:
-        return _PRIMITIVES[hint]
+    if hint in PRIMITIVES:
+        return PRIMITIVES[hint]
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)
         return f"{NAMESPACE}.{hint.__name__}" if hint.__name__ in named else avsc(hint, named)
@@ -134,50 +151,10 @@ def schema_ids() -> dict[str, int]:
     return {name: versions[-1] for name, versions in catalogue().items()}
 
 
-@functools.cache
-def _writers() -> dict[type, tuple[bytes, Any, Callable[[Any], Any]]]:
-    ids = schema_ids()
-    return {
-        kind: (HEADER.pack(MAGIC, ids[kind.__name__]), fastavro.parse_schema(avsc(kind)), plain)
-        for kinds in _ROOTS.values()
-        for kind in kinds
-        for plain in [_to_plain(kind)]
-    }
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Reader:
-    """How one schema id is read; `newest` is None where `written` is the newest itself."""
-
-    kind: type
-    written: Any
-    newest: Any
-    typed: Callable[[Any], Any]
-
-
-@functools.cache
-def _readers(avro: Path) -> dict[int, _Reader]:
-    """Return the readers of all ids: the newest of each record, and the older drawings."""
-    found: dict[int, _Reader] = {}
-    for family, kinds in _ROOTS.items():
-        for kind in kinds:
-            *older, last = catalogue(avro)[kind.__name__]
-            newest, typed = fastavro.parse_schema(avsc(kind)), _to_typed(kind)
-            found[last] = _Reader(kind, newest, None, typed)
-            for one in older:
-                file = avro / family / f"{kind.__name__}.v{one}.avsc"
-                written = fastavro.parse_schema(json.loads(file.read_text()))
-                found[one] = _Reader(kind, written, newest, typed)
-    return found
-
-
 def encode(record: Any) -> bytes:
     """Return the bytes of a record of the language."""
-    header, schema, plain = _writers()[type(record)]
-    buffer = io.BytesIO()
-    buffer.write(header)
-    fastavro.schemaless_writer(buffer, schema, plain(record))
-    return buffer.getvalue()
+    data: bytes = _writers()[type(record)](record)
+    return data
 
 
 def decode(data: bytes, avro: Path = AVRO) -> Any:
@@ -191,20 +168,14 @@ def decode(data: bytes, avro: Path = AVRO) -> Any:
     magic, schema_id = HEADER.unpack_from(data)
     if magic != MAGIC:
         raise Undecodable(f"magic byte {magic}, expected {MAGIC}")
-    found = _readers(avro).get(schema_id)
+    readers = _committed() if avro is AVRO else _readers(avro)
+    found = readers.get(schema_id)
     if found is None:
         raise Undecodable(f"unknown schema id {schema_id}")
     buffer = io.BytesIO(data)
     buffer.seek(HEADER.size)
     try:
-        plain = fastavro.schemaless_reader(
-            buffer,
-            found.written,
-            found.newest,
-            return_record_name=True,
-            return_record_name_override=True,
-        )
-        record = found.typed(plain)
+        record = found.typed(fastavro.schemaless_reader(buffer, *found.schemas, **found.options))
     except Exception as error:  # fastavro raises many kinds on garbage; all mean the same
         raise Undecodable(f"not a {found.kind.__name__}: {type(error).__name__}") from error
     if buffer.tell() != len(data):
@@ -212,63 +183,96 @@ def decode(data: bytes, avro: Path = AVRO) -> Any:
     return record
 
 
-def _converter(hint: Any, of_record: Callable[[type], Callable[[Any], Any]], tagged: bool) -> Any:
-    """Return the conversion of one field, or None where the value passes as it is."""
-    if hint in _PRIMITIVES:
-        return None
-    if dataclasses.is_dataclass(hint):
-        assert isinstance(hint, type)
-        return of_record(hint)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        item = _converter(arguments[0], of_record, tagged)
-        kind: Callable[[Any], Any] = list if tagged else tuple
-        if item is None:
-            return kind
-        return lambda values: kind([item(value) for value in values])
-    if origin is dict:
-        return None
-    if types.NoneType in arguments:
-        other = _converter(
-            next(one for one in arguments if one is not types.NoneType), of_record, tagged
-        )
-        if other is None:
-            return None
-        return lambda value: None if value is None else other(value)
-    cases = {one.__name__: of_record(one) for one in arguments}
-    if tagged:
-        return lambda value: (
-            f"{NAMESPACE}.{type(value).__name__}",
-            cases[type(value).__name__](value),
-        )
-    start = len(NAMESPACE) + 1
-    return lambda value: cases[value[0][start:]](value[1])
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Reader:
+    """How one schema id is read: by the schema it was written with, and the newest where older.
+
+    `options` ask fastavro for the names of a union's records where there is a union: it costs time.
+    """
+
+    kind: type
+    schemas: tuple[Any, ...]
+    options: dict[str, bool]
+    typed: Convert
 
 
 @functools.cache
-def _to_plain(kind: type) -> Callable[[Any], dict[str, Any]]:
-    """Compile the conversion of a dataclass to what fastavro writes."""
-    return _compile(kind, to_plain=True)
+def _readers(avro: Path) -> dict[int, _Reader]:
+    """Return the readers of all ids: the newest of each record, and the older drawings."""
+    found: dict[int, _Reader] = {}
+    for family, kinds in _ROOTS.items():
+        for kind in kinds:
+            *older, last = catalogue(avro)[kind.__name__]
+            newest, typed = fastavro.parse_schema(avsc(kind)), to_typed(kind)
+            names = ("return_record_name", "return_record_name_override")
+            options = dict.fromkeys(names if has_union(kind) else (), True)
+            found[last] = _Reader(kind, (newest,), options, typed)
+            for one in older:
+                file = avro / family / f"{kind.__name__}.v{one}.avsc"
+                written = fastavro.parse_schema(json.loads(file.read_text()))
+                found[one] = _Reader(kind, (written, newest), options, typed)
+    return found
 
 
 @functools.cache
-def _to_typed(kind: type) -> Callable[[Any], Any]:
-    """Compile the conversion of what fastavro reads to the dataclass."""
-    return _compile(kind, to_plain=False)
+def _committed() -> dict[int, _Reader]:
+    """Return the readers of the committed drawings, without the cost of hashing a path."""
+    return _readers(AVRO)
 
 
-def _compile(kind: type, *, to_plain: bool) -> Callable[[Any], Any]:
-    """Write and compile one expression for the type: four times the speed of a loop over fields."""
-    hints = typing.get_type_hints(kind)
-    scope: dict[str, Any] = {"kind": kind}
-    parts = []
-    for item in dataclasses.fields(kind):
-        access = f"r.{item.name}" if to_plain else f"r[{item.name!r}]"
-        convert = _converter(hints[item.name], _to_plain if to_plain else _to_typed, to_plain)
-        if convert is not None:
-            scope[f"c_{item.name}"] = convert
-            access = f"c_{item.name}({access})"
-        parts.append(f"{item.name!r}: {access}" if to_plain else access)
-    body = "{" + ", ".join(parts) + "}" if to_plain else f"kind({', '.join(parts)})"
-    compiled: Callable[[Any], Any] = eval(f"lambda r: {body}", scope)  # noqa: S307 - our own names
-    return compiled
+@functools.cache
+def _writers() -> dict[type, Callable[[Any], bytes]]:
+    ids = schema_ids()
+    return {
+        kind: _writer(kind, HEADER.pack(MAGIC, ids[kind.__name__]))
+        for kinds in _ROOTS.values()
+        for kind in kinds
+    }
+
+
+def _writer(kind: type, header: bytes) -> Callable[[Any], bytes]:
+    """Return what writes records of this type.
+
+    The bytes of an Avro record are the bytes of its fields, one after the other. So a record of
+    which much changes seldom (`states.SOMETIMES`, `states.SELDOM`) is written in parts by pace, and
+    the bytes of a part are remembered as long as its fields are the very same objects.
+    """
+    parts: dict[int, tuple[str, ...]] = {}
+    for one in dataclasses.fields(kind):
+        pace = one.metadata.get("pace", 0)
+        parts[pace] = (*parts.get(pace, ()), one.name)
+    if len(parts) == 1:
+        return _part(kind, header, ())
+    assert list(parts) == sorted(parts), "the slower a field, the later it stands"
+    often, *slower = parts.values()
+    first = _part(kind, header, often)
+    rest = [(same(kind, names), _part(kind, b"", names)) for names in slower]
+    anchor = operator.attrgetter(slower[-1][0])  # no two things have this in common
+    remembered: dict[int, tuple[Any, list[bytes]]] = {}
+
+    def write(record: Any) -> bytes:
+        key = id(anchor(record))
+        before, known = remembered.get(key) or (None, [b""] * len(rest))
+        if before is None and len(remembered) >= REMEMBERED_MAX:
+            del remembered[next(iter(remembered))]
+        made = [
+            part if before is not None and unchanged(record, before) else write_part(record)
+            for (unchanged, write_part), part in zip(rest, known, strict=True)
+        ]
+        remembered[key] = (record, made)
+        return first(record) + b"".join(made)
+
+    return write
+
+
+def _part(kind: type, header: bytes, names: tuple[str, ...]) -> Callable[[Any], bytes]:
+    """Return what writes these fields of a record, all where none is named."""
+    schema, plain = fastavro.parse_schema(avsc(kind, names=names)), to_plain(kind, names)
+
+    def write(record: Any) -> bytes:
+        buffer = io.BytesIO()
+        buffer.write(header)
+        fastavro.schemaless_writer(buffer, schema, plain(record))
+        return buffer.getvalue()
+
+    return write

@@ -62,7 +62,10 @@ class SessionRefused:
 
 @dataclass(frozen=True, slots=True)
 class DeviceReported:
-    """Telemetry, health or an error, as the device said it. `event_type` is the topic's tail."""
+    """Telemetry, health or an error, as the device said it. `event_type` is the topic's tail.
+
+    `said_at` is the device's own clock when it said it, zero where it names none.
+    """
 
     device_id: str
     evidence: Evidence
@@ -70,6 +73,7 @@ class DeviceReported:
     event_type: str
     content_type: str
     payload: bytes
+    said_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from schemas import codec
+from schemas import codec, converters
 
 HISTORY_FAMILIES = ("device", "command", "decision", "fleet")
 """Families whose bytes are kept for ever; `state` is folded anew."""
@@ -65,7 +65,7 @@ def _named(schema: Any, found: Named) -> Named:
             _named(one, found)
     elif isinstance(schema, dict):
         if schema["type"] == "record":
-            found[f"{codec.NAMESPACE}.{schema['name']}"] = schema
+            found[f"{converters.NAMESPACE}.{schema['name']}"] = schema
             for field in schema["fields"]:
                 _named(field["type"], found)
         else:

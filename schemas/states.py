@@ -6,6 +6,9 @@ machine time in milliseconds, zero meaning never, unless the field says otherwis
 
 from dataclasses import dataclass, field
 
+SOMETIMES, SELDOM = {"pace": 1}, {"pace": 2}
+"""Mark the fields, last of their record, that most changes leave as they are: see the codec."""
+
 PARTITION_KEY = b"@partition"
 """The Kafka key of the partition row. No device id can begin with `@`."""
 
@@ -115,9 +118,15 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """Every attempt failed; an order, or the return of a device that was away, starts anew."""
+    """Every attempt failed; an order, or the return of a device that was away, starts anew.
+
+    Such a return starts it at `again_at` at the earliest; one that came before waits for
+    `deadline_at`, zero until then.
+    """
 
     reason: str
+    again_at: int = 0
+    deadline_at: int = 0
 
 
 Rotation = Idle | Requested | CsrReceived | Issued | Delivered | Proven | Failed | Abandoned
@@ -134,18 +143,28 @@ class SagaStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """What was counted since `started_at`; zero means that no window is open."""
+class Oddities:
+    """What is counted in the open window beside its traffic: all zero, most of the time."""
 
-    started_at: int = 0
-    messages: int = 0
-    bytes: int = 0
     errors: int = 0
     opens: int = 0
     gaps: int = 0
     unknown: int = 0
     retired: int = 0
     moves: int = 0
+    clock_ahead_ms: int = 0
+
+
+NO_ODDITIES = Oddities()
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What was counted since `started_at`; zero means that no window is open."""
+
+    started_at: int = 0
+    messages: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,32 +187,48 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceRow:
-    """All that is known of one device."""
+class RefusedSession:
+    """How far a session's refused messages were counted: its counter tells a repeat."""
 
-    device_id: str
-    device_type: str
-    protocols: tuple[str, ...]
+    session: str
+    counter: int
+
+
+@dataclass(slots=True)
+class DeviceRow:
+    """All that is known of one device.
+
+    The one record that is not frozen, for speed: a step changes a copy of its own, and nobody
+    changes a row that a step has given. What changes with every event stands first; of the rest
+    (`SOMETIMES`, `SELDOM`) the codec remembers the bytes.
+    """
+
     applied_offset: int
     next_due_at: int
-    registered_at: int
-    connected: bool
-    session: str
-    session_counter: int
-    peer_address: str
     last_seen_at: int
-    boot: int
+    session_counter: int
     sequence: int
-    command_counter: int
-    certificates: tuple[HeldCertificate, ...]
-    rotation: Rotation
-    journey: tuple[SagaStep, ...]
-    rotations: int
-    expiry_told: bool
     window: Window
-    past: Past
-    watches: tuple[Watch, ...]
-    door: str = ""
+    past: Past = field(metadata=SOMETIMES)
+    watches: tuple[Watch, ...] = field(metadata=SOMETIMES)
+    connected: bool = field(metadata=SOMETIMES)
+    session: str = field(metadata=SOMETIMES)
+    boot: int = field(metadata=SOMETIMES)
+    peer_address: str = field(metadata=SOMETIMES)
+    oddities: Oddities = field(metadata=SOMETIMES)
+    device_id: str = field(metadata=SELDOM)
+    device_type: str = field(metadata=SELDOM)
+    protocols: tuple[str, ...] = field(metadata=SELDOM)
+    registered_at: int = field(metadata=SELDOM)
+    command_counter: int = field(metadata=SELDOM)
+    certificates: tuple[HeldCertificate, ...] = field(metadata=SELDOM)
+    rotation: Rotation = field(metadata=SELDOM)
+    journey: tuple[SagaStep, ...] = field(metadata=SELDOM)
+    rotations: int = field(metadata=SELDOM)
+    expiry_told: bool = field(metadata=SELDOM)
+    orders: tuple[str, ...] = field(default=(), metadata=SELDOM)
+    refused: tuple[RefusedSession, ...] = field(default=(), metadata=SELDOM)
+    door: str = field(default="", metadata=SELDOM)
 
 
 @dataclass(frozen=True, slots=True)

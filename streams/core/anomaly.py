@@ -6,11 +6,12 @@ windows clear it. Raising and clearing are decisions that carry the figures.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from schemas.decisions import DecisionName, Severity
 from schemas.reasons import Reason
-from schemas.states import DeviceRow, Past, Watch, Window
+from schemas.records import changed
+from schemas.states import NO_ODDITIES, DeviceRow, Past, Watch, Window
 from streams.core import doors
 from streams.core.turn import Turn
 
@@ -29,7 +30,11 @@ RATE_TIMES_MAX = 10.0
 RATE_MIN = 20
 SIZE_TIMES_MAX = 8.0
 
-Measure = Callable[[Window, Past], tuple[float, float]]
+CLOCK_AHEAD_MAX_MS = 300_000
+"""How far a device's clock may be ahead of its door's. Behind, it cannot be told from a report that
+waited in the device's outbox."""
+
+Measure = Callable[[DeviceRow], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,53 +49,54 @@ class Rule:
     at_once: bool = False
 
 
-def _error_rate(window: Window, _past: Past) -> tuple[float, float]:
-    if window.messages < MESSAGES_MIN or window.errors < ERRORS_MIN:
+def _error_rate(row: DeviceRow) -> tuple[float, float]:
+    errors, messages = row.oddities.errors, row.window.messages
+    if messages < MESSAGES_MIN or errors < ERRORS_MIN:
         return 0.0, ERROR_RATE_MAX
-    return window.errors / window.messages, ERROR_RATE_MAX
+    return errors / messages, ERROR_RATE_MAX
 
 
-def _message_rate(window: Window, past: Past) -> tuple[float, float]:
-    if past.windows < PAST_WINDOWS_MIN or window.messages < RATE_MIN:
+def _message_rate(row: DeviceRow) -> tuple[float, float]:
+    messages = row.window.messages
+    if messages < RATE_MIN or row.past.windows < PAST_WINDOWS_MIN:
         return 0.0, RATE_MIN
-    return float(window.messages), past.messages_mean * RATE_TIMES_MAX
+    return float(messages), row.past.messages_mean * RATE_TIMES_MAX
 
 
-def _message_size(window: Window, past: Past) -> tuple[float, float]:
+def _message_size(row: DeviceRow) -> tuple[float, float]:
+    window, past = row.window, row.past
     if past.windows < PAST_WINDOWS_MIN or not window.messages:
         return 0.0, 1.0
     return window.bytes / window.messages, past.bytes_mean * SIZE_TIMES_MAX
 
 
-RULES: tuple[Rule, ...] = (
-    Rule(Reason.FLAPPING, lambda w, _: (float(w.opens), float(OPENS_MAX)), at_once=True),
-    Rule(Reason.ERROR_RATE, _error_rate, raise_after=2),
+def _count(name: str, limit: float) -> Measure:
+    """Return the measure of one of the oddities."""
+    return lambda row: (float(getattr(row.oddities, name)), float(limit))
+
+
+TRAFFIC_RULES = (
     Rule(Reason.MESSAGE_RATE, _message_rate, raise_after=2),
     Rule(Reason.MESSAGE_SIZE, _message_size, raise_after=2),
-    Rule(Reason.SEQUENCE_GAP, lambda w, _: (float(w.gaps), float(GAPS_MAX)), at_once=True),
-    Rule(
-        Reason.FINGERPRINT_UNKNOWN,
-        lambda w, _: (float(w.unknown), 0.0),
-        Severity.CRITICAL,
-        at_once=True,
-    ),
-    Rule(
-        Reason.CERTIFICATE_RETIRED,
-        lambda w, _: (float(w.retired), 0.0),
-        Severity.CRITICAL,
-        at_once=True,
-    ),
-    Rule(
-        Reason.TWO_ADDRESSES,
-        lambda w, _: (float(w.moves), float(MOVES_MAX)),
-        Severity.CRITICAL,
-        at_once=True,
-    ),
 )
+"""What can be breached by messages alone."""
+ODDITY_RULES = (
+    Rule(Reason.FLAPPING, _count("opens", OPENS_MAX), at_once=True),
+    Rule(Reason.ERROR_RATE, _error_rate, raise_after=2),
+    Rule(Reason.SEQUENCE_GAP, _count("gaps", GAPS_MAX), at_once=True),
+    Rule(Reason.FINGERPRINT_UNKNOWN, _count("unknown", 0), Severity.CRITICAL, at_once=True),
+    Rule(Reason.CERTIFICATE_RETIRED, _count("retired", 0), Severity.CRITICAL, at_once=True),
+    Rule(Reason.TWO_ADDRESSES, _count("moves", MOVES_MAX), Severity.CRITICAL, at_once=True),
+    Rule(Reason.CLOCK_OFF, _count("clock_ahead_ms", CLOCK_AHEAD_MAX_MS), at_once=True),
+)
+"""What is breached by an oddity: a window without any cannot breach them."""
+RULES = (*TRAFFIC_RULES, *ODDITY_RULES)
+_AT_ONCE = tuple(one for one in ODDITY_RULES if one.at_once)
 _NO_WATCH = Watch("", 0, 0, 0)
+_SILENT = Reason.SILENT.value
 
 
-def close_window(turn: Turn, row: DeviceRow) -> DeviceRow:
+def close_window(turn: Turn, row: DeviceRow) -> None:
     """Judge the window if its time is over, and fold it into the device's past.
 
     A window under suspicion teaches nothing, or the first breach would excuse the second; once
@@ -98,85 +104,98 @@ def close_window(turn: Turn, row: DeviceRow) -> DeviceRow:
     """
     window = row.window
     if not window.started_at or turn.now < window.started_at + turn.policy.window_ms:
-        return row
-    watches = {watch.rule: watch for watch in row.watches}
+        return
     suspected = False
-    for rule in RULES:
-        figure, limit = rule.measure(window, row.past)
-        before = watches.get(rule.reason.value, _NO_WATCH)
-        after = _closed(turn, row.device_id, rule, before, figure, limit)
-        suspected |= bool(after.breaches) and not before.raised_at
-        _set(watches, rule.reason.value, after)
-    past = row.past if suspected else _with(row.past, window)
-    return replace(row, window=Window(), past=past, watches=tuple(watches.values()))
+    if row.watches or _breaches(row):
+        watches = {watch.rule: watch for watch in row.watches}
+        for rule in RULES:
+            figure, limit = rule.measure(row)
+            before = watches.get(rule.reason.value, _NO_WATCH)
+            after = _closed(turn, row.device_id, rule, before, figure, limit)
+            suspected |= bool(after.breaches) and not before.raised_at
+            _set(watches, rule.reason.value, after)
+        row.watches = tuple(watches.values())
+    row.window, row.oddities = Window(), NO_ODDITIES
+    if not suspected:
+        row.past = _with(row.past, window)
 
 
-def at_once(turn: Turn, row: DeviceRow) -> DeviceRow:
+def at_once(turn: Turn, row: DeviceRow) -> None:
     """Raise the rules that do not wait for the window's end."""
-    for rule in RULES:
-        if not rule.at_once:
-            continue
-        figure, limit = rule.measure(row.window, row.past)
+    if row.oddities is NO_ODDITIES:
+        return
+    for rule in _AT_ONCE:
+        figure, limit = rule.measure(row)
         if figure <= limit or any(
             one.rule == rule.reason.value and one.raised_at for one in row.watches
         ):
             continue
         _raise(turn, row.device_id, rule, figure, limit)
         others = tuple(one for one in row.watches if one.rule != rule.reason.value)
-        watch = Watch(rule.reason.value, 1, 0, turn.now or 1)
-        row = replace(row, watches=(*others, watch))
-    return row
+        row.watches = (*others, Watch(rule.reason.value, 1, 0, turn.now or 1))
 
 
-def silence(turn: Turn, row: DeviceRow) -> DeviceRow:
+def silence(turn: Turn, row: DeviceRow) -> None:
     """Raise SILENT where nothing was heard for the policy's span, though it could have been."""
     if not row.last_seen_at or is_silent(row):
-        return row
-    quiet_ms = turn.now - doors.quiet_since(turn, row)
-    if quiet_ms < turn.policy.silent_after_ms:
-        return row
-    _decide(
-        turn, row.device_id, Reason.SILENT, Severity.WARNING, quiet_ms, turn.policy.silent_after_ms
-    )
-    return replace(row, watches=(*row.watches, Watch(Reason.SILENT.value, 1, 0, turn.now)))
+        return
+    quiet_ms, most = turn.now - doors.quiet_since(turn, row), turn.policy.silent_after_ms
+    if quiet_ms >= most:
+        _decide(turn, row.device_id, Reason.SILENT, Severity.WARNING, quiet_ms, most)
+        row.watches = (*row.watches, Watch(_SILENT, 1, 0, turn.now))
 
 
-def heard(turn: Turn, row: DeviceRow) -> DeviceRow:
+def heard(turn: Turn, row: DeviceRow) -> None:
     """Clear SILENT: the device is back."""
-    if not is_silent(row):
-        return row
-    _clear(turn, row.device_id, Reason.SILENT)
-    return replace(
-        row, watches=tuple(one for one in row.watches if one.rule != Reason.SILENT.value)
-    )
+    if row.watches and is_silent(row):
+        _clear(turn, row.device_id, Reason.SILENT)
+        row.watches = tuple(one for one in row.watches if one.rule != _SILENT)
 
 
 def is_silent(row: DeviceRow) -> bool:
     """Tell whether SILENT is raised."""
-    return any(watch.rule == Reason.SILENT.value for watch in row.watches)
+    return any(watch.rule == _SILENT for watch in row.watches)
 
 
 def open_alerts(row: DeviceRow) -> int:
     """Count the alerts that are raised."""
-    return sum(1 for watch in row.watches if watch.raised_at)
+    return sum(1 for watch in row.watches if watch.raised_at) if row.watches else 0
 
 
 def due_at(turn: Turn, row: DeviceRow) -> int:
-    """Return when the rules next need the clock, zero for never."""
-    instants = []
-    if row.window.started_at:
-        instants.append(row.window.started_at + turn.policy.window_ms)
-    if row.last_seen_at and not is_silent(row):
-        instants.append(doors.quiet_since(turn, row) + turn.policy.silent_after_ms)
-    return min(instants, default=0)
+    """Return when the rules next need the clock, zero for never.
+
+    A window that breaches nothing, and for whose end no rule waits, needs no clock: it is closed
+    by the device's next event, with the same result. So a fleet at rest costs nothing.
+    """
+    due = 0
+    if row.last_seen_at and not (row.watches and is_silent(row)):
+        due = doors.quiet_since(turn, row) + turn.policy.silent_after_ms
+    if row.window.started_at and (_waits(row) or _breaches(row)):
+        ends_at = row.window.started_at + turn.policy.window_ms
+        due = min(due, ends_at) if due else ends_at
+    return due
 
 
-def reopened(turn: Turn, row: DeviceRow) -> DeviceRow:
+def reopened(turn: Turn, row: DeviceRow) -> None:
     """Open an empty window where an alert still waits for quiet windows to clear."""
-    waiting = any(watch.rule != Reason.SILENT.value for watch in row.watches)
-    if waiting and not row.window.started_at:
-        return replace(row, window=Window(started_at=turn.now))
-    return row
+    if not row.window.started_at and _waits(row):
+        row.window = Window(started_at=turn.now)
+
+
+def _waits(row: DeviceRow) -> bool:
+    """Tell whether a rule waits for the end of a window, to raise or to clear."""
+    return bool(row.watches) and any(watch.rule != _SILENT for watch in row.watches)
+
+
+def _breaches(row: DeviceRow) -> bool:
+    """Tell whether the window breaches a rule as it stands."""
+    rules = TRAFFIC_RULES if row.oddities is NO_ODDITIES else RULES
+    for rule in rules:
+        figure, limit = rule.measure(row)
+        if figure > limit:
+            return True
+    return False
 
 
 def _closed(
@@ -193,7 +212,7 @@ def _closed(
     if before.quiet + 1 >= rule.clear_after:
         _clear(turn, device_id, rule.reason)
         return _NO_WATCH
-    return replace(before, breaches=0, quiet=before.quiet + 1)
+    return changed(before, breaches=0, quiet=before.quiet + 1)
 
 
 def _set(watches: dict[str, Watch], name: str, watch: Watch) -> None:

@@ -4,10 +4,11 @@ Statuses: candidate (issued, not yet used), active, under-retired (replaced, wit
 retired. Exactly one is active. The order of a row's certificates is the order of their issue.
 """
 
+import functools
 import hashlib
-from dataclasses import replace
 
 from schemas.events import CertificateFacts
+from schemas.records import changed
 from schemas.states import DeviceRow, HeldCertificate, Policy
 
 CANDIDATE = "candidate"
@@ -18,6 +19,8 @@ RETIRED = "retired"
 RETIRED_KEPT_MAX = 4
 """Retired certificates that a row remembers; an older one counts as unknown."""
 DAY_MS = 86_400_000
+RENEWALS_REMEMBERED_MAX = 200_000
+"""Renewal instants kept in memory: one is asked for with every event of its device."""
 
 
 def held(facts: CertificateFacts, status: str) -> HeldCertificate:
@@ -46,37 +49,37 @@ def find(row: DeviceRow, fingerprint: bytes) -> HeldCertificate | None:
 
 
 def active(row: DeviceRow) -> HeldCertificate:
-    """Return the certificate in use."""
-    return next(one for one in row.certificates if one.status == ACTIVE)
+    """Return the certificate in use. Every row has exactly one."""
+    for one in row.certificates:
+        if one.status == ACTIVE:
+            return one
+    raise LookupError(f"{row.device_id} has no active certificate")
 
 
-def with_certificate(row: DeviceRow, changed: HeldCertificate) -> DeviceRow:
-    """Replace the certificate of the same fingerprint, or add it."""
-    if find(row, changed.fingerprint) is None:
-        return replace(row, certificates=(*row.certificates, changed))
-    return replace(
-        row,
-        certificates=tuple(
-            changed if one.fingerprint == changed.fingerprint else one for one in row.certificates
-        ),
+def put(row: DeviceRow, one: HeldCertificate) -> None:
+    """Take the certificate in the place of the one of the same fingerprint, or add it."""
+    if find(row, one.fingerprint) is None:
+        row.certificates = (*row.certificates, one)
+        return
+    row.certificates = tuple(
+        one if before.fingerprint == one.fingerprint else before for before in row.certificates
     )
 
 
-def end_graces(row: DeviceRow, now: int, offset: int) -> tuple[DeviceRow, list[HeldCertificate]]:
-    """Retire what is past its grace; return the row and what was retired now."""
+def end_graces(row: DeviceRow, now: int, offset: int) -> list[HeldCertificate]:
+    """Retire what is past its grace, and forget the oldest retired; return what was retired now."""
     ended = [
-        replace(one, status=RETIRED, closed_offset=offset, der=b"")
+        changed(one, status=RETIRED, closed_offset=offset, der=b"")
         for one in row.certificates
         if one.status == UNDER_RETIRED and one.grace_until_at <= now
     ]
     for one in ended:
-        row = with_certificate(row, one)
+        put(row, one)
     retired = [one for one in row.certificates if one.status == RETIRED]
     dropped = {one.fingerprint for one in retired[:-RETIRED_KEPT_MAX]}
     if dropped:
-        kept = tuple(one for one in row.certificates if one.fingerprint not in dropped)
-        row = replace(row, certificates=kept)
-    return row, ended
+        row.certificates = tuple(one for one in row.certificates if one.fingerprint not in dropped)
+    return ended
 
 
 def renew_at(row: DeviceRow, policy: Policy) -> int:
@@ -87,16 +90,32 @@ def renew_at(row: DeviceRow, policy: Policy) -> int:
     lifetime. A device that comes registered so late gets its slot from the registration on.
     """
     one = active(row)
-    lifetime = one.not_after_at - one.not_before_at
-    near_at = max(
+    return _renew_at(
+        one.not_before_at,
+        one.not_after_at,
         row.registered_at,
-        min(
-            one.not_after_at - policy.days_before_expiry * DAY_MS,
-            one.not_before_at + lifetime * 2 // 3,
-        ),
+        row.device_id,
+        policy.days_before_expiry,
+        policy.stagger_ms,
     )
-    latest_at = one.not_after_at - lifetime // 10
-    return min(near_at + slot(row.device_id, policy.stagger_ms), max(near_at, latest_at))
+
+
+@functools.lru_cache(maxsize=RENEWALS_REMEMBERED_MAX)
+def _renew_at(
+    not_before_at: int,
+    not_after_at: int,
+    registered_at: int,
+    device_id: str,
+    days_before_expiry: int,
+    stagger_ms: int,
+) -> int:
+    lifetime = not_after_at - not_before_at
+    near_at = max(
+        registered_at,
+        min(not_after_at - days_before_expiry * DAY_MS, not_before_at + lifetime * 2 // 3),
+    )
+    latest_at = not_after_at - lifetime // 10
+    return min(near_at + slot(device_id, stagger_ms), max(near_at, latest_at))
 
 
 def slot(device_id: str, span_ms: int) -> int:
@@ -109,7 +128,13 @@ def slot(device_id: str, span_ms: int) -> int:
 
 def due_at(row: DeviceRow) -> int:
     """Return the end of the earliest grace, or of the active certificate, zero for never."""
-    instants = [one.grace_until_at for one in row.certificates if one.status == UNDER_RETIRED]
-    if not row.expiry_told:
-        instants.append(active(row).not_after_at)
-    return min(instants, default=0)
+    due = 0
+    for one in row.certificates:
+        at = 0
+        if one.status == UNDER_RETIRED:
+            at = one.grace_until_at
+        elif one.status == ACTIVE and not row.expiry_told:
+            at = one.not_after_at
+        if at and (not due or at < due):
+            due = at
+    return due

@@ -3,17 +3,19 @@
 Rules: identity comes from the session's certificate, never from the payload. An event of an
 unregistered device changes nothing. An event under a retired or unknown certificate changes no
 certificate state: it is refused, counted and raises an alert. A repeat changes nothing.
+
+`step` and `due` change a copy of the row in place, and set its deadline last: one copy per event.
 """
 
-from dataclasses import replace
+import functools
 from typing import assert_never
 
 from schemas import events
 from schemas.decisions import DecisionName, Severity
-from schemas.envelope import Evidence, Numbering
+from schemas.envelope import Evidence
 from schemas.reasons import Reason
-from schemas.records import changed
-from schemas.states import DeviceRow, Idle, Past, Totals, Window
+from schemas.records import changed, copied
+from schemas.states import NO_ODDITIES, DeviceRow, Idle, Past, Totals, Window
 from schemas.topics import DEVICE_EVENTS
 from streams.core import anomaly, certificate, presence, rotation
 from streams.core.machine import Machine
@@ -25,50 +27,32 @@ CORE_VERSION = 1
 ERROR_EVENT = "error"
 """The event type that counts towards the error rate."""
 
-
-def step(turn: Turn, row: DeviceRow | None, event: events.Keyed) -> DeviceRow | None:
-    """Answer one event; return the row as it is then."""
-    if isinstance(event, events.DeviceRegistered):
-        after = _register(turn, row, event)
-    elif row is None:
-        turn.decide(
-            DecisionName.EVENT_REFUSED,
-            Reason.UNKNOWN_DEVICE,
-            f"device:{event.device_id}",
-            severity=Severity.WARNING,
-            values={"what": type(event).__name__},
-        )
-        return None
-    else:
-        after = _answer(turn, row, event)
-    return after if after is row or after is None else _with_due(turn, after)
+Said = (
+    events.SessionOpened | events.DeviceReported | events.CommandAnswered | events.SigningRequested
+)
+"""What a device says over its session."""
 
 
-def _answer(turn: Turn, row: DeviceRow, event: events.Keyed) -> DeviceRow:
-    """Answer one event of a registered device."""
-    match event:
-        case events.CertificateIssued():
-            return rotation.issued(turn, row, event)
-        case events.SigningRefused():
-            return rotation.refused(turn, row, event)
-        case events.CertificateRevoked():
-            return _revoked(row, event)
-        case events.RotationOrdered():
-            return _ordered(turn, row, event)
-        case events.SessionRefused():
-            return _door_refused(turn, row, event)
-        case events.SessionClosed():
-            return presence.closed(row, event)
-        case events.DeviceRegistered():
-            return row
-        case _:
-            return _said(turn, row, event)
+def step(turn: Turn, before: DeviceRow | None, event: events.Keyed) -> DeviceRow | None:
+    """Answer one event; return the row as it is then, `before` itself where nothing changed."""
+    if before is None:
+        return _first(turn, event)
+    if _is_repeat(before, event):
+        return before
+    row = copied(before)
+    anomaly.close_window(turn, row)
+    _answer(turn, row, event)
+    anomaly.at_once(turn, row)
+    if type(event) is not events.DeviceReported and row == before:
+        return before
+    _set_due(turn, row)
+    return row
 
 
-def due(turn: Turn, row: DeviceRow) -> DeviceRow:
+def due(turn: Turn, before: DeviceRow) -> DeviceRow:
     """Do what is due at the machine's time."""
-    row, ended = certificate.end_graces(row, turn.now, turn.offset)
-    for one in ended:
+    row = copied(before)
+    for one in certificate.end_graces(row, turn.now, turn.offset):
         turn.decide(
             DecisionName.CERTIFICATE_RETIRED,
             Reason.CERTIFICATE_RETIRED,
@@ -84,180 +68,211 @@ def due(turn: Turn, row: DeviceRow) -> DeviceRow:
             severity=Severity.CRITICAL,
             values={"fingerprint": current.fingerprint.hex()},
         )
-        row = replace(row, expiry_told=True)
-    row = rotation.due(turn, row)
-    row = anomaly.close_window(turn, row)
-    row = anomaly.reopened(turn, row)
-    row = anomaly.silence(turn, row)
-    return _with_due(turn, row)
+        row.expiry_told = True
+    rotation.due(turn, row)
+    anomaly.close_window(turn, row)
+    anomaly.reopened(turn, row)
+    anomaly.silence(turn, row)
+    _set_due(turn, row)
+    return row
 
 
 def count(row: DeviceRow) -> Totals:
     """Return the row's part of the partition's totals."""
-    return Totals(
-        registered=1,
-        connected=int(row.connected),
-        rotations=row.rotations,
-        rotating=int(not isinstance(row.rotation, Idle)),
-        alerts_open=anomaly.open_alerts(row),
+    return _part(
+        row.connected,
+        row.rotations,
+        not isinstance(row.rotation, Idle),
+        anomaly.open_alerts(row),
     )
 
 
-def _said(
-    turn: Turn,
-    row: DeviceRow,
-    event: events.SessionOpened
-    | events.DeviceReported
-    | events.CommandAnswered
-    | events.SigningRequested,
-) -> DeviceRow:
-    """Answer what a device said over its session."""
-    evidence = event.evidence
-    numbering = None if isinstance(event, events.SessionOpened) else event.numbering
-    if presence.is_repeat(row, evidence, numbering):
-        return row
-    known = certificate.find(row, evidence.certificate_sha256)
-    if known is None or known.status == certificate.RETIRED:
-        return _misused(turn, row, evidence, type(event).__name__)
-    if known.status == certificate.UNDER_RETIRED:
-        return _under_retired(turn, row, event, evidence, numbering)
-    if known.status == certificate.CANDIDATE:
-        row = rotation.prove(turn, row, known)
-    row = anomaly.heard(turn, anomaly.close_window(turn, presence.seen(turn, row, evidence)))
-    row = _dispatch(turn, row, event, evidence, numbering)
-    return anomaly.at_once(turn, row)
+@functools.lru_cache(maxsize=10_000)
+def _part(connected: bool, rotations: int, rotating: bool, alerts_open: int) -> Totals:
+    """Return the same object for the same part: most events change no total."""
+    return Totals(1, int(connected), rotations, int(rotating), alerts_open)
 
 
-def _dispatch(
-    turn: Turn,
-    row: DeviceRow,
-    event: events.SessionOpened
-    | events.DeviceReported
-    | events.CommandAnswered
-    | events.SigningRequested,
-    evidence: Evidence,
-    numbering: Numbering | None,
-) -> DeviceRow:
-    if isinstance(event, events.SessionOpened):
-        return rotation.resend(turn, presence.opened(turn, row, event))
-    row = presence.numbered(turn, row, evidence, numbering)
-    if isinstance(event, events.DeviceReported):
-        return presence.reported(turn, row, len(event.payload), event.event_type == ERROR_EVENT)
-    if isinstance(event, events.CommandAnswered):
-        return rotation.answered(turn, row, event)
-    if isinstance(event, events.SigningRequested):
-        return rotation.requested(turn, row, event)
-    assert_never(event)
-
-
-def _register(
-    turn: Turn, row: DeviceRow | None, event: events.DeviceRegistered
-) -> DeviceRow | None:
-    if row is not None:
-        same = certificate.find(row, event.certificate.fingerprint) is not None
-        if not same:
-            rotation.refuse(turn, row, Reason.ALREADY_REGISTERED, event.device_type)
-        return row
+def _first(turn: Turn, event: events.Keyed) -> DeviceRow | None:
+    """Answer an event of a device that is not registered."""
+    if not isinstance(event, events.DeviceRegistered):
+        turn.decide(
+            DecisionName.EVENT_REFUSED,
+            Reason.UNKNOWN_DEVICE,
+            f"device:{event.device_id}",
+            severity=Severity.WARNING,
+            values={"what": type(event).__name__},
+        )
+        return None
     turn.decide(
         DecisionName.DEVICE_ACCEPTED,
         Reason.REGISTERED,
         f"device:{event.device_id}",
         values={"fingerprint": event.certificate.fingerprint.hex(), "actor": event.actor},
     )
-    return DeviceRow(
+    row = DeviceRow(
+        applied_offset=-1,
+        next_due_at=0,
+        last_seen_at=0,
+        session_counter=0,
+        sequence=0,
+        window=Window(),
+        certificates=(certificate.held(event.certificate, certificate.ACTIVE),),
         device_id=event.device_id,
         device_type=event.device_type,
         protocols=event.protocols,
-        applied_offset=-1,
-        next_due_at=0,
         registered_at=turn.now,
         connected=False,
         session="",
-        session_counter=0,
-        peer_address="",
-        last_seen_at=0,
         boot=0,
-        sequence=0,
+        peer_address="",
         command_counter=0,
-        certificates=(certificate.held(event.certificate, certificate.ACTIVE),),
         rotation=Idle(),
         journey=(),
         rotations=0,
         expiry_told=False,
-        window=Window(),
         past=Past(),
         watches=(),
+        oddities=NO_ODDITIES,
     )
+    _set_due(turn, row)
+    return row
 
 
-def _ordered(turn: Turn, row: DeviceRow, event: events.RotationOrdered) -> DeviceRow:
-    if rotation.name(row.rotation) not in ("idle", "failed", "abandoned"):
-        rotation.refuse(turn, row, Reason.REPEATED, event.order_id)
-        return row
-    return rotation.start(turn, row, Reason.ORDERED)
+def _is_repeat(row: DeviceRow, event: events.Keyed) -> bool:
+    """Tell whether a device, or a door for it, said this before."""
+    match event:
+        case events.DeviceReported() | events.CommandAnswered() | events.SigningRequested():
+            repeat = presence.is_repeat(row, event.evidence, event.numbering)
+        case events.SessionOpened():
+            repeat = presence.is_repeat(row, event.evidence, None)
+        case events.SessionRefused():
+            repeat = False
+        case _:
+            return False
+    return repeat or (bool(row.refused) and presence.is_refused_repeat(row, event.evidence))
 
 
-def _revoked(row: DeviceRow, event: events.CertificateRevoked) -> DeviceRow:
+def _answer(turn: Turn, row: DeviceRow, event: events.Keyed) -> None:
+    """Answer one event of a registered device."""
+    match event:
+        case (
+            events.DeviceReported()
+            | events.SessionOpened()
+            | events.CommandAnswered()
+            | events.SigningRequested()
+        ):
+            _said(turn, row, event)
+        case events.SessionClosed():
+            presence.closed(row, event)
+        case events.SessionRefused():
+            _door_refused(turn, row, event)
+        case events.RotationOrdered():
+            rotation.ordered(turn, row, event)
+        case events.CertificateIssued():
+            rotation.issued(turn, row, event)
+        case events.SigningRefused():
+            rotation.refused(turn, row, event)
+        case events.CertificateRevoked():
+            _revoked(row, event)
+        case events.DeviceRegistered():
+            if certificate.find(row, event.certificate.fingerprint) is None:
+                rotation.refuse(turn, row, Reason.ALREADY_REGISTERED, event.device_type)
+        case _:
+            assert_never(event)
+
+
+def _said(turn: Turn, row: DeviceRow, event: Said) -> None:
+    """Answer what a device said over its session, by the standing of the session's certificate."""
+    evidence = event.evidence
+    known = certificate.find(row, evidence.certificate_sha256)
+    if known is None or known.status == certificate.RETIRED:
+        _misused(turn, row, evidence, type(event).__name__)
+        return
+    if known.status == certificate.UNDER_RETIRED:
+        _under_retired(turn, row, event)
+        return
+    if known.status == certificate.CANDIDATE:
+        rotation.prove(turn, row, known)
+    presence.seen(turn, row, evidence)
+    anomaly.heard(turn, row)
+    if isinstance(event, events.SessionOpened):
+        presence.opened(turn, row, evidence)
+        rotation.resend(turn, row)
+        return
+    presence.numbered(turn, row, evidence, event.numbering)
+    if isinstance(event, events.DeviceReported):
+        _reported(turn, row, event)
+    elif isinstance(event, events.CommandAnswered):
+        rotation.answered(turn, row, event)
+    else:
+        rotation.requested(turn, row, event)
+
+
+def _reported(turn: Turn, row: DeviceRow, event: events.DeviceReported) -> None:
+    presence.reported(turn, row, len(event.payload), is_error=event.event_type == ERROR_EVENT)
+    ahead_ms = event.said_at - event.evidence.received_at if event.said_at else 0
+    if ahead_ms and ahead_ms > max(presence.CLOCK_AHEAD_MIN_MS, row.oddities.clock_ahead_ms):
+        presence.clock_ahead(row, ahead_ms)
+
+
+def _revoked(row: DeviceRow, event: events.CertificateRevoked) -> None:
     known = certificate.find(row, event.fingerprint)
-    if known is None or known.crl_number:
-        return row
-    return certificate.with_certificate(row, replace(known, crl_number=event.crl_number))
+    if known is not None and not known.crl_number:
+        certificate.put(row, changed(known, crl_number=event.crl_number))
 
 
-def _door_refused(turn: Turn, row: DeviceRow, event: events.SessionRefused) -> DeviceRow:
+def _door_refused(turn: Turn, row: DeviceRow, event: events.SessionRefused) -> None:
     """A door refused: count it where the certificate is one that this device must not use."""
     rotation.refuse(turn, row, _reason(event.reason), event.detail)
+    presence.refused(row, event.evidence)
     known = certificate.find(row, event.evidence.certificate_sha256)
-    if known is None or known.status in (certificate.RETIRED, certificate.UNDER_RETIRED):
-        row = presence.misused(turn, row, unknown=known is None, retired=known is not None)
-    return anomaly.at_once(turn, anomaly.close_window(turn, row))
+    if known is None:
+        presence.odd(turn, row, unknown=1)
+    elif known.status in (certificate.RETIRED, certificate.UNDER_RETIRED):
+        presence.odd(turn, row, retired=1)
 
 
-def _misused(turn: Turn, row: DeviceRow, evidence: Evidence, what: str) -> DeviceRow:
+def _misused(turn: Turn, row: DeviceRow, evidence: Evidence, what: str) -> None:
+    """Refuse what was said under a certificate that the device must not use, and count it."""
     known = certificate.find(row, evidence.certificate_sha256)
-    reason = Reason.CERTIFICATE_RETIRED if known else Reason.FINGERPRINT_UNKNOWN
     turn.decide(
         DecisionName.EVENT_REFUSED,
-        reason,
+        Reason.CERTIFICATE_RETIRED if known else Reason.FINGERPRINT_UNKNOWN,
         f"device:{row.device_id}",
         severity=Severity.WARNING,
         values={"what": what, "fingerprint": evidence.certificate_sha256.hex()},
     )
-    row = presence.misused(turn, row, unknown=known is None, retired=known is not None)
-    return anomaly.at_once(turn, anomaly.close_window(turn, row))
+    presence.refused(row, evidence)
+    if known is None:
+        presence.odd(turn, row, unknown=1)
+    else:
+        presence.odd(turn, row, retired=1)
 
 
-def _under_retired(
-    turn: Turn,
-    row: DeviceRow,
-    event: events.SessionOpened
-    | events.DeviceReported
-    | events.CommandAnswered
-    | events.SigningRequested,
-    evidence: Evidence,
-    numbering: Numbering | None,
-) -> DeviceRow:
+def _under_retired(turn: Turn, row: DeviceRow, event: Said) -> None:
     """Record what a replaced certificate's session had sent; it changes no certificate state."""
     rotation.refuse(turn, row, Reason.UNDER_RETIRED, type(event).__name__)
+    presence.refused(row, event.evidence)
     if isinstance(event, events.SessionOpened):
-        return row
-    row = presence.numbered(turn, row, evidence, numbering)
+        return
+    presence.numbered(turn, row, event.evidence, event.numbering)
     if isinstance(event, events.DeviceReported):
-        row = presence.reported(turn, row, len(event.payload), event.event_type == ERROR_EVENT)
-    return row
+        _reported(turn, row, event)
 
 
-def _with_due(turn: Turn, row: DeviceRow) -> DeviceRow:
+def _set_due(turn: Turn, row: DeviceRow) -> None:
     """Set when the row wants to be woken: the earliest of all its deadlines."""
-    instants = [
+    saga = row.rotation
+    renewal_at = certificate.renew_at(row, turn.policy) if isinstance(saga, Idle) else 0
+    instants = (
         certificate.due_at(row),
-        rotation.deadline_at(row.rotation),
+        rotation.deadline_at(saga),
         anomaly.due_at(turn, row),
-    ]
-    if isinstance(row.rotation, Idle):
-        instants.append(certificate.renew_at(row, turn.policy))
-    at = min((one for one in instants if one), default=0)
-    return changed(row, next_due_at=at, applied_offset=turn.offset)
+        renewal_at,
+    )
+    row.next_due_at = min(filter(None, instants), default=0)
+    row.applied_offset = turn.offset
 
 
 def _stamp(row: DeviceRow, offset: int) -> DeviceRow:

@@ -97,7 +97,7 @@ def quiet_since(turn: Turn, row: DeviceRow) -> int:
 
     Behind a door that has never been served by name it counts from the last word.
     """
-    shares = turn.doors.get(row.door)
+    shares = turn.doors.get(row.door) if turn.doors else None
     if not shares:
         return row.last_seen_at
     some = next(iter(shares.values()))

@@ -10,7 +10,7 @@ that this core folds.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, get_args
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, get_args
 
 from schemas.decisions import DecisionName, Severity
 from schemas.envelope import is_device_id
@@ -58,8 +58,7 @@ class Row(Protocol):
 R = TypeVar("R", bound=Any)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One record of the log. `event` is None where `undecodable` says why."""
 
     offset: int
@@ -217,13 +216,13 @@ def _tick(
         return
     if tick.number <= partition.row.tick_number:
         return
-    turn.now, turn.random = max(tick.at, partition.row.now), tick.random
-    held = doors.judged(turn, partition.row.doors)
-    turn.doors = doors.index(held)
-    partition.row = changed(
-        partition.row, tick_number=tick.number, now=turn.now, random=tick.random, doors=held
-    )
+    now = max(tick.at, partition.row.now)
+    partition.row = changed(partition.row, tick_number=tick.number, now=now, random=tick.random)
+    held = partition.row.doors
+    turn = Turn(machine.topic, partition.number, entry.offset, partition.row, doors.index(held))
+    partition.row = changed(partition.row, doors=doors.judged(turn, held))
     _wake(machine, partition, folded, turn, entry)
+    folded.outputs.extend(turn.outputs)
 
 
 def _wake(

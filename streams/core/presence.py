@@ -2,103 +2,106 @@
 
 A session is named by its door; the closing of an older session than the one that is open says
 nothing. Numbers: devices with our library number their events (boot, sequence); others are known
-by the counter of their session.
+by the counter of their session. The rows here are the step's own copies, and change in place.
 """
 
 from schemas.envelope import Evidence, Numbering
-from schemas.events import SessionClosed, SessionOpened
+from schemas.events import SessionClosed
 from schemas.records import changed
-from schemas.states import DeviceRow, Window
+from schemas.states import DeviceRow, RefusedSession, Window
 from streams.core.turn import Turn
 
 GAP_MAX = 1_000_000
 """What one jump of a sequence counts at most: a device names its numbers, a row holds 64 bits."""
+CLOCK_AHEAD_MIN_MS = 60_000
+"""A clock that is ahead by less is as good as right: it is not even counted."""
+CLOCK_MAX_MS = 2**53
+REFUSED_KEPT_MAX = 4
+"""Sessions whose refused messages a row remembers, to know a repeat."""
 
 
-def opened(turn: Turn, row: DeviceRow, event: SessionOpened) -> DeviceRow:
+def opened(turn: Turn, row: DeviceRow, evidence: Evidence) -> None:
     """A door let the device in."""
-    evidence = event.evidence
     moved = (
         row.connected
         and bool(row.peer_address)
         and _host(row.peer_address) != _host(evidence.peer_address)
     )
-    window = _window(turn, row)
-    window = changed(window, opens=window.opens + 1, moves=window.moves + moved)
-    return changed(
-        row,
-        connected=True,
-        session=evidence.session,
-        session_counter=evidence.counter,
-        peer_address=evidence.peer_address,
-        window=window,
-    )
+    odd(turn, row, opens=1, moves=int(moved))
+    row.connected = True
+    row.session = evidence.session
+    row.session_counter = evidence.counter
+    row.peer_address = evidence.peer_address
 
 
-def closed(row: DeviceRow, event: SessionClosed) -> DeviceRow:
+def closed(row: DeviceRow, event: SessionClosed) -> None:
     """A session ended; only the one that is open counts."""
-    if row.session != event.evidence.session or not row.connected:
-        return row
-    return changed(row, connected=False)
+    if row.session == event.evidence.session:
+        row.connected = False
 
 
-def seen(turn: Turn, row: DeviceRow, evidence: Evidence) -> DeviceRow:
+def seen(turn: Turn, row: DeviceRow, evidence: Evidence) -> None:
     """Something was heard of the device, through the door of that protocol."""
-    return changed(row, last_seen_at=turn.now or row.last_seen_at, door=evidence.protocol)
+    row.last_seen_at = turn.now or row.last_seen_at
+    if row.door != evidence.protocol:
+        row.door = evidence.protocol
 
 
 def is_repeat(row: DeviceRow, evidence: Evidence, numbering: Numbering | None) -> bool:
     """Tell whether this event came before: by its own number, else by its session's."""
     if numbering is not None:
-        return (numbering.boot, numbering.sequence) <= (row.boot, row.sequence)
-    return evidence.session == row.session and evidence.counter <= row.session_counter
+        if numbering.boot == row.boot:
+            return numbering.sequence <= row.sequence
+        return numbering.boot < row.boot
+    return evidence.counter <= row.session_counter and evidence.session == row.session
 
 
-def numbered(
-    turn: Turn, row: DeviceRow, evidence: Evidence, numbering: Numbering | None
-) -> DeviceRow:
+def is_refused_repeat(row: DeviceRow, evidence: Evidence) -> bool:
+    """Tell whether this message was refused before. Its own number says nothing: a stranger's."""
+    return any(
+        one.session == evidence.session and evidence.counter <= one.counter for one in row.refused
+    )
+
+
+def refused(row: DeviceRow, evidence: Evidence) -> None:
+    """Remember a refused message by its session and counter; the oldest session is forgotten."""
+    others = tuple(one for one in row.refused if one.session != evidence.session)
+    latest = RefusedSession(evidence.session, evidence.counter)
+    row.refused = (*others, latest)[-REFUSED_KEPT_MAX:]
+
+
+def numbered(turn: Turn, row: DeviceRow, evidence: Evidence, numbering: Numbering | None) -> None:
     """Take the event's number, and count what is missing before it."""
-    counter = evidence.counter if evidence.session == row.session else row.session_counter
+    if evidence.session == row.session:
+        row.session_counter = evidence.counter
     if numbering is None:
-        return changed(row, session_counter=counter)
+        return
     expected = row.sequence + 1 if numbering.boot == row.boot else 1
-    missing = min(GAP_MAX, max(0, numbering.sequence - expected)) if row.boot else 0
-    window = row.window
-    if missing:
-        window = _window(turn, row)
-        window = changed(window, gaps=window.gaps + missing)
-    return changed(
-        row,
-        boot=numbering.boot,
-        sequence=numbering.sequence,
-        session_counter=counter,
-        window=window,
-    )
+    if numbering.sequence > expected and row.boot:
+        odd(turn, row, gaps=min(GAP_MAX, numbering.sequence - expected))
+    row.boot, row.sequence = numbering.boot, numbering.sequence
 
 
-def reported(turn: Turn, row: DeviceRow, size: int, is_error: bool) -> DeviceRow:
+def reported(turn: Turn, row: DeviceRow, size: int, *, is_error: bool) -> None:
     """Count one report of `size` bytes in the window."""
-    window = _window(turn, row)
-    window = changed(
-        window,
-        messages=window.messages + 1,
-        bytes=window.bytes + size,
-        errors=window.errors + is_error,
-    )
-    return changed(row, window=window)
+    window = row.window
+    row.window = Window(window.started_at or turn.now, window.messages + 1, window.bytes + size)
+    if is_error:
+        odd(turn, row, errors=1)
 
 
-def misused(turn: Turn, row: DeviceRow, *, unknown: int = 0, retired: int = 0) -> DeviceRow:
-    """Count an event under a certificate that the device must not use."""
-    window = _window(turn, row)
-    window = changed(window, unknown=window.unknown + unknown, retired=window.retired + retired)
-    return changed(row, window=window)
+def odd(turn: Turn, row: DeviceRow, **counts: int) -> None:
+    """Count oddities in the window; it is opened where none is."""
+    before = row.oddities
+    sums = {name: getattr(before, name) + count for name, count in counts.items()}
+    row.oddities = changed(before, **sums)
+    if not row.window.started_at:
+        row.window = Window(started_at=turn.now)
 
 
-def _window(turn: Turn, row: DeviceRow) -> Window:
-    if row.window.started_at or not turn.now:
-        return row.window
-    return Window(started_at=turn.now)
+def clock_ahead(row: DeviceRow, milliseconds: int) -> None:
+    """The device's clock was ahead of its door's by so much, the most of the window."""
+    row.oddities = changed(row.oddities, clock_ahead_ms=min(milliseconds, CLOCK_MAX_MS))
 
 
 def _host(address: str) -> str:

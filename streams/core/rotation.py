@@ -9,12 +9,18 @@ candidate, whatever the saga's state: a device that has switched is never locked
 """
 
 import hashlib
-from dataclasses import replace
 
 from schemas import commands
 from schemas.decisions import DecisionName, Severity
-from schemas.events import CertificateIssued, CommandAnswered, SigningRefused, SigningRequested
+from schemas.events import (
+    CertificateIssued,
+    CommandAnswered,
+    RotationOrdered,
+    SigningRefused,
+    SigningRequested,
+)
 from schemas.reasons import Reason
+from schemas.records import changed
 from schemas.states import (
     Abandoned,
     CsrReceived,
@@ -30,13 +36,14 @@ from schemas.states import (
     SagaStep,
 )
 from schemas.topics import CERTIFICATE_REQUESTS, DEVICE_COMMANDS
-from streams.core import certificate
+from streams.core import certificate, retirement
 from streams.core.turn import Turn
 
 JOURNEY_MAX = 16
 """Saga steps that a row remembers."""
-CANDIDATES_MAX = 8
-"""Issued certificates that wait for their first use; one more retires the oldest."""
+ORDERS_KEPT_MAX = 8
+"""Orders that a row remembers, to know a late copy."""
+ORDER_ID_CHARACTERS_MAX = 64
 NOT_BEFORE_LEEWAY_MS = 300_000
 """How far a certificate's notBefore lies in the past, for devices whose clock is slow."""
 
@@ -69,19 +76,33 @@ def name(rotation: Rotation) -> str:
 
 def deadline_at(rotation: Rotation) -> int:
     """Return the state's deadline, zero where it has none."""
-    return 0 if isinstance(rotation, Idle | Abandoned) else rotation.deadline_at
+    return 0 if isinstance(rotation, Idle) else rotation.deadline_at
 
 
-def start(turn: Turn, row: DeviceRow, reason: Reason, attempt: int = 1) -> DeviceRow:
+def ordered(turn: Turn, row: DeviceRow, event: RotationOrdered) -> None:
+    """Somebody asked for a rotation. A late copy of the order changes nothing."""
+    mark = event.order_id
+    if len(mark) > ORDER_ID_CHARACTERS_MAX:
+        mark = hashlib.sha256(mark.encode()).hexdigest()
+    if mark in row.orders:
+        return
+    row.orders = (*row.orders, mark)[-ORDERS_KEPT_MAX:]
+    if isinstance(row.rotation, Idle | Failed | Abandoned):
+        start(turn, row, Reason.ORDERED)
+    else:
+        refuse(turn, row, Reason.REPEATED, event.order_id)
+
+
+def start(turn: Turn, row: DeviceRow, reason: Reason, attempt: int = 1) -> None:
     """Ask the device for a signing request. Answers idle, failed and abandoned rows."""
     command_id = turn.new_id("rotate")
     nonce = turn.nonce(f"{row.device_id}/{command_id}")
     deadline = turn.now + turn.policy.answer_within_ms
     if attempt == 1:
-        row = replace(row, journey=())
-    row = replace(row, command_counter=row.command_counter + 1)
+        row.journey = ()
+    row.command_counter += 1
     asked = Requested(command_id, nonce, attempt, deadline)
-    row = _enter(turn, row, asked, reason)
+    _enter(turn, row, asked, reason)
     turn.decide(
         DecisionName.ROTATION_STARTED,
         reason,
@@ -89,28 +110,36 @@ def start(turn: Turn, row: DeviceRow, reason: Reason, attempt: int = 1) -> Devic
         values={"attempt": attempt, "fingerprint": certificate.active(row).fingerprint.hex()},
     )
     _send_pending(turn, row, asked)
-    return row
 
 
-def resend(turn: Turn, row: DeviceRow) -> DeviceRow:
-    """A session opened: send the pending command again, or start what waited for the device."""
+def resend(turn: Turn, row: DeviceRow) -> None:
+    """A session opened: send the pending command again, or go on with what waited for the device.
+
+    A device that comes and goes without an answer gains nothing by it: its attempts count on, and
+    a rotation that was given up starts anew no sooner than `again_at`.
+    """
     rotation = row.rotation
     if isinstance(rotation, Requested | Issued):
         _send_pending(turn, row, rotation)
-    elif isinstance(rotation, Failed | Abandoned) and rotation.reason == Reason.DEVICE_AWAY:
-        return start(turn, row, Reason.DEVICE_AWAY)
-    return row
+    elif isinstance(rotation, Failed) and rotation.reason == Reason.DEVICE_AWAY:
+        start(turn, row, Reason.DEVICE_AWAY, rotation.attempt + 1)
+    elif isinstance(rotation, Abandoned) and rotation.reason == Reason.DEVICE_AWAY:
+        if turn.now >= rotation.again_at:
+            start(turn, row, Reason.DEVICE_AWAY)
+        else:
+            row.rotation = changed(rotation, deadline_at=rotation.again_at)
 
 
-def requested(turn: Turn, row: DeviceRow, event: SigningRequested) -> DeviceRow:
+def requested(turn: Turn, row: DeviceRow, event: SigningRequested) -> None:
     """Judge the facts of a signing request; hand it to the issuer or say why not."""
     rotation = row.rotation
     if not isinstance(rotation, Requested) or rotation.command_id != event.command_id:
         refuse(turn, row, Reason.NO_ROTATION, event.command_id)
-        return row
+        return
     reason = _objection(row, rotation, event)
     if reason is not None:
-        return fail(turn, row, reason, rotation.attempt)
+        fail(turn, row, reason, rotation.attempt)
+        return
     request_id = turn.new_id("sign")
     current = certificate.find(row, event.evidence.certificate_sha256)
     assert current is not None
@@ -136,54 +165,52 @@ def requested(turn: Turn, row: DeviceRow, event: SigningRequested) -> DeviceRow:
     )
     deadline = turn.now + turn.policy.issue_within_ms
     received = CsrReceived(request_id, event.spki_sha256, rotation.attempt, deadline)
-    return _enter(turn, row, received, Reason.NONE)
+    _enter(turn, row, received, Reason.NONE)
 
 
-def issued(turn: Turn, row: DeviceRow, event: CertificateIssued) -> DeviceRow:
+def issued(turn: Turn, row: DeviceRow, event: CertificateIssued) -> None:
     """The issuer signed: send the certificate down. Only the first one for a request counts."""
     rotation = row.rotation
-    known = certificate.find(row, event.certificate.fingerprint)
-    if known is not None:
-        return row
+    if certificate.find(row, event.certificate.fingerprint) is not None:
+        return
     if not isinstance(rotation, CsrReceived) or rotation.request_id != event.request_id:
         refuse(turn, row, Reason.NO_ROTATION, event.request_id)
-        return row
+        return
     if rotation.spki_sha256 != event.certificate.spki_sha256:
-        return fail(turn, row, Reason.ISSUER_REFUSED, rotation.attempt)
-    row = certificate.with_certificate(
-        _with_room(turn, row), certificate.held(event.certificate, certificate.CANDIDATE)
-    )
+        fail(turn, row, Reason.ISSUER_REFUSED, rotation.attempt)
+        return
+    retirement.make_room(turn, row)
+    certificate.put(row, certificate.held(event.certificate, certificate.CANDIDATE))
     deadline = turn.now + turn.policy.answer_within_ms
     sent = Issued(turn.new_id("install"), event.certificate.fingerprint, rotation.attempt, deadline)
-    row = replace(row, command_counter=row.command_counter + 1)
+    row.command_counter += 1
     turn.decide(
         DecisionName.CERTIFICATE_ACCEPTED,
         Reason.NONE,
         f"device:{row.device_id}",
         values={"fingerprint": sent.fingerprint.hex(), "serial": event.certificate.serial},
     )
-    row = _enter(turn, row, sent, Reason.NONE)
+    _enter(turn, row, sent, Reason.NONE)
     _send_pending(turn, row, sent)
-    return row
 
 
-def refused(turn: Turn, row: DeviceRow, event: SigningRefused) -> DeviceRow:
+def refused(turn: Turn, row: DeviceRow, event: SigningRefused) -> None:
     """The issuer refused."""
     rotation = row.rotation
     if not isinstance(rotation, CsrReceived) or rotation.request_id != event.request_id:
-        return row
-    return fail(turn, row, Reason.ISSUER_REFUSED, rotation.attempt, event.reason)
+        return
+    fail(turn, row, Reason.ISSUER_REFUSED, rotation.attempt, event.reason)
 
 
-def answered(turn: Turn, row: DeviceRow, event: CommandAnswered) -> DeviceRow:
+def answered(turn: Turn, row: DeviceRow, event: CommandAnswered) -> None:
     """The device answered a command."""
     rotation = row.rotation
     if not isinstance(rotation, Requested | Issued) or rotation.command_id != event.command_id:
-        return row
+        return
     if event.outcome in ("failed", "refused"):
         why = Reason.DEVICE_FAILED if event.outcome == "failed" else Reason.DEVICE_REFUSED
-        return fail(turn, row, why, rotation.attempt, event.detail)
-    if event.outcome == "done" and isinstance(rotation, Issued):
+        fail(turn, row, why, rotation.attempt, event.detail)
+    elif event.outcome == "done" and isinstance(rotation, Issued):
         deadline = turn.now + turn.policy.prove_within_ms
         turn.decide(
             DecisionName.CERTIFICATE_DELIVERED,
@@ -192,11 +219,10 @@ def answered(turn: Turn, row: DeviceRow, event: CommandAnswered) -> DeviceRow:
             values={"fingerprint": rotation.fingerprint.hex()},
         )
         delivered = Delivered(rotation.fingerprint, rotation.attempt, deadline)
-        return _enter(turn, row, delivered, Reason.NONE)
-    return row
+        _enter(turn, row, delivered, Reason.NONE)
 
 
-def prove(turn: Turn, row: DeviceRow, proven: HeldCertificate) -> DeviceRow:
+def prove(turn: Turn, row: DeviceRow, proven: HeldCertificate) -> None:
     """The first event under a candidate: it becomes active, all others are on their way out."""
     until = turn.now + turn.policy.grace_ms
     for old in row.certificates:
@@ -205,44 +231,46 @@ def prove(turn: Turn, row: DeviceRow, proven: HeldCertificate) -> DeviceRow:
             certificate.UNDER_RETIRED,
         ):
             continue
-        row = _retire(turn, row, old, until)
-    row = certificate.with_certificate(
-        row,
-        replace(proven, status=certificate.ACTIVE, first_used_offset=turn.offset),
-    )
+        retirement.retire(turn, row, old, until)
+    certificate.put(row, changed(proven, status=certificate.ACTIVE, first_used_offset=turn.offset))
     turn.decide(
         DecisionName.CERTIFICATE_PROVEN,
         Reason.PROVEN_IN_USE,
         f"device:{row.device_id}",
         values={"fingerprint": proven.fingerprint.hex(), "serial": proven.serial},
     )
-    row = replace(row, expiry_told=False)
-    return _enter(turn, row, Proven(proven.fingerprint, until), Reason.PROVEN_IN_USE)
+    row.expiry_told = False
+    _enter(turn, row, Proven(proven.fingerprint, until), Reason.PROVEN_IN_USE)
 
 
-def due(turn: Turn, row: DeviceRow) -> DeviceRow:
+def due(turn: Turn, row: DeviceRow) -> None:
     """Move on where the state's deadline is past, and start where the certificate nears its end."""
     rotation = row.rotation
     if isinstance(rotation, Idle):
-        return _near_expiry(turn, row)
-    if isinstance(rotation, Abandoned) or turn.now < rotation.deadline_at:
-        return row
-    if isinstance(rotation, Proven):
-        row = replace(row, rotations=row.rotations + 1)
-        turn.decide(
-            DecisionName.ROTATION_COMPLETED,
-            Reason.PROVEN_IN_USE,
-            f"device:{row.device_id}",
-            values={"fingerprint": rotation.fingerprint.hex(), "rotations": row.rotations},
-        )
-        return _enter(turn, row, Idle(), Reason.PROVEN_IN_USE)
-    if isinstance(rotation, Failed):
-        return start(turn, row, Reason(rotation.reason), rotation.attempt + 1)
-    late = {CsrReceived: Reason.ISSUER_AWAY, Delivered: Reason.NOT_PROVEN}
-    return fail(turn, row, late.get(type(rotation), Reason.DEVICE_AWAY), rotation.attempt)
+        _near_expiry(turn, row)
+        return
+    if not rotation.deadline_at or turn.now < rotation.deadline_at:
+        return
+    match rotation:
+        case Proven():
+            row.rotations += 1
+            turn.decide(
+                DecisionName.ROTATION_COMPLETED,
+                Reason.PROVEN_IN_USE,
+                f"device:{row.device_id}",
+                values={"fingerprint": rotation.fingerprint.hex(), "rotations": row.rotations},
+            )
+            _enter(turn, row, Idle(), Reason.PROVEN_IN_USE)
+        case Failed():
+            start(turn, row, Reason(rotation.reason), rotation.attempt + 1)
+        case Abandoned():
+            start(turn, row, Reason(rotation.reason))
+        case _:
+            late = {CsrReceived: Reason.ISSUER_AWAY, Delivered: Reason.NOT_PROVEN}
+            fail(turn, row, late.get(type(rotation), Reason.DEVICE_AWAY), rotation.attempt)
 
 
-def fail(turn: Turn, row: DeviceRow, reason: Reason, attempt: int, detail: str = "") -> DeviceRow:
+def fail(turn: Turn, row: DeviceRow, reason: Reason, attempt: int, detail: str = "") -> None:
     """End the attempt; the next one comes after a back-off, until all are spent."""
     spent = attempt >= turn.policy.attempts_max
     turn.decide(
@@ -252,10 +280,12 @@ def fail(turn: Turn, row: DeviceRow, reason: Reason, attempt: int, detail: str =
         severity=Severity.CRITICAL if spent else Severity.WARNING,
         values={"attempt": attempt, "state": name(row.rotation), "detail": detail},
     )
+    policy = turn.policy
     if spent:
-        return _enter(turn, row, Abandoned(reason.value), reason)
-    wait = backoff_ms(row.device_id, attempt, turn.policy.backoff_ms, turn.policy.backoff_max_ms)
-    return _enter(turn, row, Failed(reason.value, attempt, turn.now + wait), reason)
+        _enter(turn, row, Abandoned(reason.value, turn.now + policy.backoff_max_ms), reason)
+    else:
+        wait = backoff_ms(row.device_id, attempt, policy.backoff_ms, policy.backoff_max_ms)
+        _enter(turn, row, Failed(reason.value, attempt, turn.now + wait), reason)
 
 
 def refuse(turn: Turn, row: DeviceRow, reason: Reason, what: str) -> None:
@@ -276,9 +306,9 @@ def backoff_ms(device_id: str, attempt: int, first_ms: int, most_ms: int) -> int
     return span // 2 + int.from_bytes(digest[:8], "big") % (span // 2 + 1)
 
 
-def _near_expiry(turn: Turn, row: DeviceRow) -> DeviceRow:
+def _near_expiry(turn: Turn, row: DeviceRow) -> None:
     if turn.now < certificate.renew_at(row, turn.policy):
-        return row
+        return
     current = certificate.active(row)
     turn.decide(
         DecisionName.CERTIFICATE_NEARED_EXPIRY,
@@ -290,7 +320,7 @@ def _near_expiry(turn: Turn, row: DeviceRow) -> DeviceRow:
             "days": (current.not_after_at - turn.now) // certificate.DAY_MS,
         },
     )
-    return start(turn, row, Reason.NEAR_EXPIRY)
+    start(turn, row, Reason.NEAR_EXPIRY)
 
 
 def _objection(row: DeviceRow, rotation: Requested, event: SigningRequested) -> Reason | None:
@@ -309,54 +339,6 @@ def _objection(row: DeviceRow, rotation: Requested, event: SigningRequested) -> 
     return next((reason for holds, reason in checks if not holds), None)
 
 
-def _with_room(turn: Turn, row: DeviceRow) -> DeviceRow:
-    waiting = [one for one in row.certificates if one.status == certificate.CANDIDATE]
-    for old in waiting[: max(0, len(waiting) + 1 - CANDIDATES_MAX)]:
-        row = _retire(turn, row, old, turn.now + turn.policy.grace_ms)
-    return row
-
-
-def _retire(turn: Turn, row: DeviceRow, old: HeldCertificate, until: int) -> DeviceRow:
-    device, key = row.device_id, row.device_id.encode()
-    counter = row.command_counter + 1
-    turn.send(
-        DEVICE_COMMANDS,
-        key,
-        commands.RefuseCertificate(
-            turn.new_id("refuse"), device, counter, turn.now, old.fingerprint
-        ),
-    )
-    turn.send(
-        CERTIFICATE_REQUESTS,
-        key,
-        commands.RevokeCertificate(
-            turn.new_id("revoke"),
-            device,
-            old.fingerprint,
-            old.serial,
-            old.not_after_at,
-            turn.now,
-            Reason.CERTIFICATE_RETIRED.value,
-        ),
-    )
-    turn.send(
-        DEVICE_COMMANDS,
-        key,
-        commands.DropCertificate(
-            turn.new_id("drop"),
-            device,
-            counter + 1,
-            turn.now,
-            max(old.not_after_at, until),
-            old.fingerprint,
-        ),
-    )
-    row = replace(row, command_counter=counter + 1)
-    return certificate.with_certificate(
-        row, replace(old, status=certificate.UNDER_RETIRED, grace_until_at=until)
-    )
-
-
 def _send_pending(turn: Turn, row: DeviceRow, rotation: Requested | Issued) -> None:
     """Send the command of the state; the same id each time, so that a device does it once."""
     shared = (rotation.command_id, row.device_id, row.command_counter, turn.now)
@@ -370,9 +352,9 @@ def _send_pending(turn: Turn, row: DeviceRow, rotation: Requested | Issued) -> N
     turn.send(DEVICE_COMMANDS, row.device_id.encode(), command)
 
 
-def _enter(turn: Turn, row: DeviceRow, rotation: Rotation, reason: Reason) -> DeviceRow:
+def _enter(turn: Turn, row: DeviceRow, rotation: Rotation, reason: Reason) -> None:
     before, after = name(row.rotation), name(rotation)
     assert after in MOVES[before], f"{before} → {after}"
     step = SagaStep(after, reason.value, turn.offset, turn.now)
-    journey = (*row.journey, step)[-JOURNEY_MAX:]
-    return replace(row, rotation=rotation, journey=journey)
+    row.journey = (*row.journey, step)[-JOURNEY_MAX:]
+    row.rotation = rotation

@@ -6,8 +6,7 @@ so that a replay gives the same ones. Outputs are bounded.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.decisions import DeadLetter, Decision, DecisionName, Severity
 from schemas.envelope import Position
@@ -21,10 +20,10 @@ OUTPUTS_MAX = 1_000
 
 Doors = dict[str, dict[int, DoorShare]]
 """Shares by door and number."""
+_NO_DOORS: Doors = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """One record to publish."""
 
     topic: str
@@ -37,29 +36,24 @@ class TooManyOutputs(RuntimeError):
 
 
 class Turn:
-    """One record's turn. `doors` is filled on a tick only: nothing else asks who is silent."""
+    """One record's turn in a partition as its row says.
 
-    __slots__ = (
-        "_ids",
-        "core_version",
-        "doors",
-        "now",
-        "number",
-        "offset",
-        "outputs",
-        "policy",
-        "random",
-        "topic",
-    )
+    `doors` is given on a tick only: nothing else asks who is silent.
+    """
 
-    def __init__(self, topic: str, number: int, offset: int, partition: PartitionRow) -> None:
-        self.topic, self.number, self.offset = topic, number, offset
-        self.now = partition.now
-        self.random = partition.random
-        self.policy: Policy = partition.policy
-        self.core_version = partition.core_version
-        self.doors: Doors = {}
+    __slots__ = ("_ids", "_row", "doors", "now", "number", "offset", "outputs", "policy", "topic")
+
+    def __init__(
+        self, topic: str, number: int, offset: int, row: PartitionRow, doors: Doors = _NO_DOORS
+    ) -> None:
+        self.topic = topic
+        self.number = number
+        self.offset = offset
+        self.now = row.now
+        self.policy: Policy = row.policy
+        self.doors = doors
         self.outputs: list[Output] = []
+        self._row = row
         self._ids = 0
 
     @property
@@ -75,7 +69,7 @@ class Turn:
     def nonce(self, purpose: str) -> bytes:
         """Return 16 bytes that derive from the last tick's random bytes and this record."""
         seed = f"{self.topic}/{self.number}/{self.offset}/{purpose}".encode()
-        return hashlib.sha256(self.random + seed).digest()[:16]
+        return hashlib.sha256(self._row.random + seed).digest()[:16]
 
     def mark(self) -> tuple[int, int]:
         """Return a mark to go `back_to`."""
@@ -113,7 +107,7 @@ class Turn:
             cause=self.position,
             cause_index=index,
             rule=rule,
-            core_version=self.core_version,
+            core_version=self._row.core_version,
             decided_at=self.now,
             values={key: str(value) for key, value in (values or {}).items()},
         )

@@ -1,13 +1,15 @@
 """The rules around the alerts: when they raise, what they say, when they clear."""
 
+from dataclasses import replace
+
 import pytest
 
 from schemas.decisions import Decision
 from schemas.reasons import Reason
-from schemas.states import DeviceRow, Past, Window
+from schemas.states import DeviceRow, Oddities, Past, Window
 from streams.core import anomaly
 from streams.core.turn import Turn
-from tests.helpers.folding import DEVICE, Log
+from tests.helpers.folding import DEVICE, START, Log
 
 WINDOW = 61_000
 
@@ -83,6 +85,7 @@ def test_a_suspicious_window_does_not_excuse_the_next() -> None:
     log = Log().registered()
     for _ in range(6):
         send(log, 10)
+    log.reported(1)
     learned = log.row.past
     send(log, 300)
     assert log.row.past == learned
@@ -163,10 +166,14 @@ def test_a_row_at_rest_wants_no_waking_by_the_rules() -> None:
 
 def test_an_ordinary_window_breaches_nothing() -> None:
     """Every rule has its figure at or under its limit."""
-    window = Window(started_at=1, messages=10, bytes=1_000, opens=1)
-    past = Past(windows=9, messages_mean=10.0, bytes_mean=100.0)
+    row = replace(
+        Log().registered().row,
+        window=Window(started_at=1, messages=10, bytes=1_000),
+        oddities=Oddities(opens=1),
+        past=Past(windows=9, messages_mean=10.0, bytes_mean=100.0),
+    )
     for rule in anomaly.RULES:
-        figure, limit = rule.measure(window, past)
+        figure, limit = rule.measure(row)
         assert figure <= limit, rule.reason
 
 
@@ -174,12 +181,50 @@ def test_the_smoothed_past_moves_a_fifth_of_the_way() -> None:
     """The first window is taken whole; windows without messages teach nothing."""
     log = Log().registered()
     send(log, 10, size=100)
-    assert past(log.row) == (1, 10.0, 100.0)
     send(log, 20, size=200)
-    assert past(log.row) == (2, 12.0, 120.0)
+    assert past(log.row) == (1, 10.0, 100.0)
     log.opened(1)
-    log.tick(WINDOW)
     assert past(log.row) == (2, 12.0, 120.0)
+    log.tick(WINDOW)
+    log.opened(1, session="another")
+    assert past(log.row) == (2, 12.0, 120.0)
+
+
+def test_a_quiet_window_needs_no_clock() -> None:
+    """A device that reports and does nothing odd is woken by its silence alone."""
+    log = Log().registered()
+    log.opened(1)
+    for _ in range(20):
+        log.reported(1)
+        assert log.row.next_due_at == log.now + 900_000
+        log.tick(30_000)
+    assert log.row.past.windows > 5
+    assert log.row.applied_offset == len(log.entries) - 2
+
+
+def test_a_breach_is_judged_by_the_clock_without_a_further_word() -> None:
+    """The window's end is a deadline as soon as something in it breaches a rule."""
+    log = Log().registered()
+    for _ in range(2):
+        for _ in range(5):
+            log.reported(1, "error")
+        log.tick(WINDOW)
+    assert [one.rule for one in alerts(log)] == ["error-rate"]
+
+
+def test_a_device_whose_clock_is_far_ahead_is_told_of() -> None:
+    """With its lead in milliseconds; a lead within the bound, a late report or no clock is fine."""
+    log = Log().registered()
+    for said_at in (0, START - 10**9, START + anomaly.CLOCK_AHEAD_MAX_MS):
+        log.said(said_at)
+    assert alerts(log) == []
+    log.said(START + 3_600_000)
+    (raised,) = alerts(log)
+    assert (raised.reason, raised.severity) == ("clock-off", "warning")
+    assert raised.values == {"figure": "3600000.0", "limit": "300000.0"}
+    for _ in range(3):
+        log.tick(WINDOW)
+    assert [one.name for one in alerts(log)] == ["AlertRaised", "AlertCleared"]
 
 
 def past(row: DeviceRow) -> tuple[int, float, float]:

@@ -47,7 +47,7 @@ def test_a_new_session_is_no_repeat_whatever_its_counter() -> None:
     for number in range(3):
         log.add(session(log, f"s{number}"))
         unnumbered(log, f"s{number}", 1)
-    assert log.row.window.opens == 3
+    assert log.row.oddities.opens == 3
     assert log.row.window.messages == 3
 
 
@@ -99,7 +99,7 @@ def test_numbers_tell_repeats_and_gaps(
     log = Log().registered()
     for boot, sequence in numbers:
         numbered(log, boot, sequence)
-    assert (log.row.window.gaps, log.row.window.messages) == (gaps, messages)
+    assert (log.row.oddities.gaps, log.row.window.messages) == (gaps, messages)
     assert (log.row.boot, log.row.sequence) == max(numbers)
 
 
@@ -109,7 +109,7 @@ def test_a_jump_of_any_size_leaves_a_row_that_can_be_written() -> None:
     for boot in (1, 2, 3):
         for sequence in (-(2**63), 2**63 - 1):
             numbered(log, boot, sequence)
-    assert log.row.window.gaps <= 6 * presence.GAP_MAX
+    assert log.row.oddities.gaps <= 6 * presence.GAP_MAX
     assert codec.decode(codec.encode(log.row)) == log.row
 
 
@@ -145,7 +145,7 @@ def test_another_port_is_no_other_address(first: str, second: str, moved: int) -
     log = Log().registered()
     log.add(session(log, "s1", first))
     log.add(session(log, "s2", second))
-    assert log.row.window.moves == moved
+    assert log.row.oddities.moves == moved
     assert log.row.peer_address == second
 
 
@@ -156,7 +156,7 @@ def test_moving_while_disconnected_is_no_move() -> None:
     log.add(opened)
     log.add(events.SessionClosed(DEVICE, opened.evidence, 0))
     log.add(session(log, "s2", "10.0.0.2"))
-    assert log.row.window.moves == 0
+    assert log.row.oddities.moves == 0
 
 
 def test_closing_twice_or_a_session_never_opened_changes_no_row() -> None:

@@ -99,6 +99,13 @@ class Log:
         )
         return self.add(event)
 
+    def said(self, said_at: int) -> list[Output]:
+        """Report something with the device's own clock; its door's is START."""
+        event = events.DeviceReported(
+            DEVICE, self.evidence(1), self.numbering(), "reading", "", b"", said_at
+        )
+        return self.add(event)
+
     def answered(self, certificate: int, outcome: str, command_id: str) -> list[Output]:
         """Answer a command under a certificate."""
         event = events.CommandAnswered(

@@ -55,7 +55,7 @@ keyed = st.one_of(
     ),
     st.builds(
         events.DeviceReported, names, evidences, numbers, st.sampled_from(["error", "reading"]),
-        st.just(""), st.binary(max_size=4),
+        st.just(""), st.binary(max_size=4), st.sampled_from([0, START, START + 10**6]),
     ),
     st.builds(
         events.CommandAnswered, names, evidences, numbers, command_ids,

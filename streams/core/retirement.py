@@ -1,0 +1,62 @@
+"""The end of a certificate: what a door, the issuer and the device are told of it.
+
+Within its grace a certificate is under-retired: what its sessions had sent before still arrives.
+"""
+
+from schemas import commands
+from schemas.reasons import Reason
+from schemas.records import changed
+from schemas.states import DeviceRow, HeldCertificate
+from schemas.topics import CERTIFICATE_REQUESTS, DEVICE_COMMANDS
+from streams.core import certificate
+from streams.core.turn import Turn
+
+CANDIDATES_MAX = 8
+"""Issued certificates that wait for their first use; one more retires the oldest."""
+
+
+def make_room(turn: Turn, row: DeviceRow) -> None:
+    """Retire the oldest candidates where one more would be too many."""
+    waiting = [one for one in row.certificates if one.status == certificate.CANDIDATE]
+    for old in waiting[: max(0, len(waiting) + 1 - CANDIDATES_MAX)]:
+        retire(turn, row, old, turn.now + turn.policy.grace_ms)
+
+
+def retire(turn: Turn, row: DeviceRow, old: HeldCertificate, until: int) -> None:
+    """Have a certificate refused at the doors, revoked by the issuer and dropped by its device."""
+    device, key = row.device_id, row.device_id.encode()
+    counter = row.command_counter + 1
+    turn.send(
+        DEVICE_COMMANDS,
+        key,
+        commands.RefuseCertificate(
+            turn.new_id("refuse"), device, counter, turn.now, old.fingerprint
+        ),
+    )
+    turn.send(
+        CERTIFICATE_REQUESTS,
+        key,
+        commands.RevokeCertificate(
+            turn.new_id("revoke"),
+            device,
+            old.fingerprint,
+            old.serial,
+            old.not_after_at,
+            turn.now,
+            Reason.CERTIFICATE_RETIRED.value,
+        ),
+    )
+    turn.send(
+        DEVICE_COMMANDS,
+        key,
+        commands.DropCertificate(
+            turn.new_id("drop"),
+            device,
+            counter + 1,
+            turn.now,
+            max(old.not_after_at, until),
+            old.fingerprint,
+        ),
+    )
+    row.command_counter = counter + 1
+    certificate.put(row, changed(old, status=certificate.UNDER_RETIRED, grace_until_at=until))
