@@ -24,7 +24,8 @@ from schemas.states import PARTITION_KEY, DeviceRow, PartitionRow
 from streams.core.deadlines import Deadlines
 from streams.core.device import MACHINE
 from streams.core.machine import Partition, fold
-from streams.engine.table import Record, entry
+from streams.engine.program import Record
+from streams.programs import entry
 
 BATCH = 5_000
 """Records of a batch: the worker's `batch_max`."""

@@ -46,6 +46,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     defaults = Settings()
     parser.add_argument("--bootstrap", default=defaults.bootstrap, help="Kafka's host:port")
     parser.add_argument("--data-dir", type=Path, default=defaults.data_dir)
+    parser.add_argument("--snapshots", type=Path, default=defaults.snapshots)
+    parser.add_argument("--application", default=defaults.application, help="the consumer group")
     parser.add_argument("--metrics-port", type=int, default=0, help="0: no endpoint")
     parser.add_argument(
         "--metrics-host", default=defaults.metrics_host, help="who may ask: this machine"
@@ -54,6 +56,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--session-timeout-seconds", type=float, default=defaults.session_timeout_seconds
     )
+    parser.add_argument("--commit-seconds", type=float, default=defaults.commit_seconds)
     parser.add_argument("--stall-seconds", type=float, default=defaults.stall_seconds)
     parser.add_argument("--batch-max", type=int, default=defaults.batch_max)
     return parser.parse_args(argv)

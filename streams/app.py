@@ -1,5 +1,7 @@
 """The Faust application: the composition of one worker process."""
 
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,12 +9,13 @@ from typing import Any
 import faust
 from prometheus_client import start_http_server
 
-from schemas.topics import DEVICE_EVENTS, DEVICE_STATE
-from streams.core.device import MACHINE
+from streams.engine.program import Program
+from streams.engine.table import Place
 from streams.engine.transport import BatchTransport
 from streams.engine.watchdog import Watchdog
 from streams.engine.worker import Worker
 from streams.meter import PrometheusMeter
+from streams.programs import PROGRAMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +24,18 @@ class Settings:
 
     bootstrap: str = "127.0.0.1:9092"
     data_dir: Path = Path("var/worker")
+    snapshots: Path = Path("var/snapshots")
     application: str = "fleetcert-devices"
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
     tick_seconds: float = 1.0
     session_timeout_seconds: float = 10.0
     commit_seconds: float = 1.0
-    batch_max: int = 5_000
+    batch_max: int = 20_000
     stall_seconds: float = 60.0
 
 
-def create(settings: Settings) -> faust.App:
+def create(settings: Settings, programs: Sequence[Program[Any]] = PROGRAMS) -> faust.App:
     """Compose the application. Nothing is connected before it starts."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     brokers = [f"kafka://{one}" for one in settings.bootstrap.split(",")]
@@ -43,6 +47,7 @@ def create(settings: Settings) -> faust.App:
         broker_heartbeat_interval=settings.session_timeout_seconds / 4,
         broker_max_poll_records=settings.batch_max,
         consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=_instance(settings.data_dir),
         datadir=str(settings.data_dir / "faust"),
         processing_guarantee="at_least_once",
         stream_wait_empty=False,
@@ -52,54 +57,79 @@ def create(settings: Settings) -> faust.App:
         web_enabled=False,
     )
     app.transport = BatchTransport([*app.conf.broker], app, loop=app.loop)
-    _connect(app, settings)
-    return app
-
-
-def _connect(app: faust.App, settings: Settings) -> None:
-    """Connect the one agent, the clock, the watchdog and the assignment."""
-    topic = app.topic(DEVICE_EVENTS, value_serializer="raw", key_serializer="raw")
-    state: dict[str, Worker[Any]] = {}
-
-    def worker() -> Worker[Any]:
-        if "worker" not in state:
-            state["worker"] = Worker(
-                MACHINE,
-                DEVICE_STATE,
-                settings.bootstrap,
-                settings.data_dir,
-                PrometheusMeter(),
-            )
-        return state["worker"]
-
-    @app.agent(topic, name="devices", concurrency=1)
-    async def devices(stream: Any) -> None:
-        async for event in stream.events():
-            await worker().apply(event.message.partition, event.message.value)
-
-    @app.on_partitions_assigned.connect
-    async def assigned(_app: Any, partitions: Any, **_: Any) -> None:
-        worker().assigned(one.partition for one in partitions if one.topic == DEVICE_EVENTS)
-
-    @app.on_partitions_revoked.connect
-    async def revoked(_app: Any, partitions: Any, **_: Any) -> None:
-        await worker().revoked([one.partition for one in partitions if one.topic == DEVICE_EVENTS])
+    place = Place(settings.bootstrap, settings.application, settings.data_dir, settings.snapshots)
+    meter = PrometheusMeter()
+    for program in programs:
+        _run(app, settings, program, place, meter)
 
     @app.task
     async def metrics() -> None:
         if settings.metrics_port:
             start_http_server(settings.metrics_port, settings.metrics_host)
 
-    @app.timer(settings.tick_seconds)
-    async def tick() -> None:
-        worker().tick()
+    return app
 
-    watchdog = Watchdog(settings.bootstrap, settings.application, settings.stall_seconds)
 
-    @app.timer(5.0)
-    async def watch() -> None:
-        await watchdog.look(worker().applied_at, bool(app.consumer.assignment()))
+def _run(
+    app: faust.App,
+    settings: Settings,
+    program: Program[Any],
+    place: Place,
+    meter: PrometheusMeter,
+) -> None:
+    """Connect one program: its agent, its clock, its watchdog and the assignment."""
+    topic = app.topic(program.events, value_serializer="raw", key_serializer="raw")
+    worker: Worker[Any] = Worker(program, place, meter.of(program.name))
+    watchdog = Watchdog(
+        settings.bootstrap,
+        settings.application,
+        program.events,
+        worker.progress,
+        settings.stall_seconds,
+    )
 
-    @app.on_before_shutdown.connect
+    def ours(partitions: Any) -> list[int]:
+        return [one.partition for one in partitions if one.topic == program.events]
+
+    async def batches(stream: Any) -> None:
+        async for event in stream.events():
+            await worker.apply(event.message.partition, event.message.value)
+
+    app.agent(topic, name=program.name, concurrency=1)(batches)
+
+    async def assigned(_app: Any, partitions: Any, **_: Any) -> None:
+        worker.assigned(ours(partitions))
+
+    async def revoked(_app: Any, partitions: Any, **_: Any) -> None:
+        await worker.revoked(ours(partitions))
+
     async def drained(_app: Any, **_: Any) -> None:
-        await worker().close()
+        watchdog.stop()
+        await worker.close()
+
+    app.on_partitions_assigned.connect(assigned)
+    app.on_partitions_revoked.connect(revoked)
+    app.on_before_shutdown.connect(drained)
+
+    async def tick() -> None:
+        worker.tick()
+
+    async def watch() -> None:
+        watchdog.start()
+
+    app.timer(settings.tick_seconds, name=f"tick-{program.name}")(tick)
+    app.task(watch)
+
+
+def _instance(data_dir: Path) -> str:
+    """Return the name of the worker that has this disk: a restart under it moves no partition.
+
+    The group knows a member by it (KIP-345), so a worker that comes back within the session
+    time-out goes on with its partitions at once.
+    """
+    file = data_dir / "instance"
+    if not file.exists():
+        unfinished = file.with_suffix(".new")
+        unfinished.write_text(f"worker-{uuid.uuid4().hex}")
+        unfinished.rename(file)
+    return file.read_text()

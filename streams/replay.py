@@ -1,32 +1,35 @@
 """Replay: fold the history again and compare with the live rows, byte for byte.
 
-The live rows are what `device.state` holds; the partition row says up to which offset of
-`device.events` they stand. Folding the history to that offset must give the same bytes for every
-key. A digest per partition (SHA-256 over sorted keys and rows) makes the result easy to quote.
+The live rows are what the table's topic holds; the partition row says up to which offset of the
+history they stand. Folding the history to that offset must give the same bytes for every key. The
+fold starts at the beginning, or at the oldest sound snapshot where the history before it was cut
+or belongs to another core. A digest per partition makes the result easy to quote.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from schemas import codec
-from schemas.states import PARTITION_KEY, DeviceRow, PartitionRow
-from schemas.topics import DEVICE_EVENTS, DEVICE_STATE
-from streams.core.deadlines import Deadlines
-from streams.core.device import MACHINE
-from streams.core.machine import Entry, Partition, fold
+from schemas.states import PARTITION_KEY, PartitionRow
 from streams.core.turn import Output
+from streams.engine import history, snapshot
 from streams.engine.log import read_to_end
-from streams.engine.table import Record, entry
+from streams.engine.program import Input, Program
+from streams.engine.snapshot import digest
+from streams.programs import DEVICES
 
-READ_SECONDS = 3_600.0
-FOLD_MAX = 1_000
-"""Records folded at a time, so that outputs need not be held."""
+SNAPSHOTS = Path("var/snapshots")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the comparison of one partition gave; `difference` is empty where all is equal."""
+    """What the comparison of one partition gave; `difference` is empty where all is equal.
+
+    `base_offset` is where the fold started, -1 for the beginning; `damaged` names snapshots that
+    do not hold.
+    """
 
     partition: int
     events: int
@@ -35,6 +38,8 @@ class Verdict:
     live_digest: str
     replayed_digest: str
     difference: str
+    base_offset: int = -1
+    damaged: tuple[str, ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -42,20 +47,12 @@ class Verdict:
         return not self.difference
 
 
-def digest(rows: dict[bytes, bytes]) -> str:
-    """Return the SHA-256 (hex) over keys and rows, in the order of the keys."""
-    total = hashlib.sha256()
-    for key in sorted(rows):
-        for part in (key, rows[key]):
-            total.update(len(part).to_bytes(4, "big"))
-            total.update(part)
-    return total.hexdigest()
-
-
-def live_rows(bootstrap: str, partition: int) -> dict[bytes, bytes]:
-    """Return the newest row of every key in `device.state`."""
+def live_rows(
+    bootstrap: str, partition: int, program: Program[Any] = DEVICES
+) -> dict[bytes, bytes]:
+    """Return the newest row of every key in the program's table."""
     rows: dict[bytes, bytes] = {}
-    chunks = read_to_end(bootstrap, DEVICE_STATE, partition, 0, within=READ_SECONDS)
+    chunks = read_to_end(bootstrap, program.table, partition, 0, within=history.READ_SECONDS)
     for message in (one for chunk in chunks for one in chunk.messages):
         if message.value() is None:
             rows.pop(message.key(), None)
@@ -64,59 +61,32 @@ def live_rows(bootstrap: str, partition: int) -> dict[bytes, bytes]:
     return rows
 
 
-def history(bootstrap: str, partition: int, last: int) -> Iterator[Record]:
-    """Yield the records of `device.events` up to and with offset `last`."""
-    chunks = read_to_end(bootstrap, DEVICE_EVENTS, partition, 0, within=READ_SECONDS)
-    for message in (one for chunk in chunks for one in chunk.messages):
-        if message.offset() > last:
-            return
-        yield Record(
-            message.offset(), message.timestamp()[1], message.key() or b"", message.value() or b""
-        )
-
-
-def fold_history(
-    number: int,
-    records: Iterable[Record],
-    live: PartitionRow | None = None,
+def verify(
+    bootstrap: str,
+    partition: int,
+    on_record: Callable[[], None] = lambda: None,
+    *,
     on_output: Callable[[Output], None] = lambda output: None,
-) -> tuple[dict[bytes, bytes], int]:
-    """Fold from nothing; return the encoded rows by key and the number of records.
-
-    What the `live` row says was set aside, when it was folded first, is set aside here too.
-    """
-    rows: dict[bytes, DeviceRow] = {}
-    live = live or PartitionRow()
-    start = PartitionRow(set_aside=live.set_aside, wakings=live.wakings)
-    partition: Partition[DeviceRow] = Partition(number, start, rows.get, Deadlines())
-    events, waiting = 0, []
-    for record in records:
-        events += 1
-        waiting.append(entry(record))
-        if len(waiting) == FOLD_MAX:
-            _fold(partition, rows, waiting, on_output)
-            waiting = []
-    _fold(partition, rows, waiting, on_output)
-    encoded = {key: codec.encode(row) for key, row in rows.items()}
-    encoded[PARTITION_KEY] = codec.encode(partition.row)
-    return encoded, events
-
-
-def verify(bootstrap: str, partition: int, on_record: Callable[[], None] = lambda: None) -> Verdict:
+    snapshots: Path = SNAPSHOTS,
+    program: Program[Any] = DEVICES,
+) -> Verdict:
     """Compare the live rows of one partition with a fold of its history.
 
-    Raises EngineFailed where a topic cannot be read to its end.
+    Raises EngineFailed where a topic cannot be read to its end, or where the history cannot be
+    folded to the live rows' offset: it was cut and no sound snapshot stands there.
     """
-    live = live_rows(bootstrap, partition)
+    live = live_rows(bootstrap, partition, program)
     stored = live.get(PARTITION_KEY)
     row = PartitionRow() if stored is None else codec.decode(stored)
-
-    def counted() -> Iterator[Record]:
-        for record in history(bootstrap, partition, row.applied_offset):
-            on_record()
-            yield record
-
-    replayed, events = fold_history(partition, counted(), row)
+    start = history.base(
+        bootstrap,
+        program,
+        partition,
+        snapshots,
+        core_since=row.core_since,
+        last=row.applied_offset,
+    )
+    replayed, events = _replayed(bootstrap, program, partition, start, row, on_record, on_output)
     if stored is None:
         replayed.pop(PARTITION_KEY)
     return Verdict(
@@ -124,10 +94,65 @@ def verify(bootstrap: str, partition: int, on_record: Callable[[], None] = lambd
         events=events,
         rows=len(live),
         applied_offset=row.applied_offset,
+        base_offset=start.offset,
         live_digest=digest(live),
         replayed_digest=digest(replayed),
         difference=first_difference(live, replayed),
+        damaged=start.damaged,
     )
+
+
+def _replayed(
+    bootstrap: str,
+    program: Program[Any],
+    partition: int,
+    start: history.Base,
+    row: PartitionRow,
+    on_record: Callable[[], None],
+    on_output: Callable[[Output], None],
+) -> tuple[dict[bytes, bytes], int]:
+    def counted() -> Iterator[Input]:
+        for record in history.records(
+            bootstrap, program.events, partition, start.offset + 1, row.applied_offset
+        ):
+            on_record()
+            yield record
+
+    return history.fold(program, partition, start, counted(), row, on_output)
+
+
+def take(
+    bootstrap: str, partition: int, directory: Path, program: Program[Any] = DEVICES
+) -> Path | None:
+    """Write a snapshot of the live rows and return its file; None where there are no rows."""
+    live = live_rows(bootstrap, partition, program)
+    if PARTITION_KEY not in live:
+        return None
+    return snapshot.write(directory, snapshot.taken(program.table, partition, live))
+
+
+def prove(
+    bootstrap: str, found: snapshot.Snapshot, directory: Path, program: Program[Any] = DEVICES
+) -> str:
+    """Fold the history to a snapshot's offset and name the first difference; empty for none.
+
+    The fold starts before the snapshot, at the beginning or at an older one. Raises EngineFailed
+    where what comes before it cannot be folded.
+    """
+    head = found.header
+    start = history.base(
+        bootstrap,
+        program,
+        head.partition,
+        directory,
+        core_since=head.core_since,
+        last=head.applied_offset - 1,
+    )
+    row = found.partition_row
+    replayed, _ = _replayed(
+        bootstrap, program, head.partition, start, row, lambda: None, lambda output: None
+    )
+    return first_difference(dict(found.rows), replayed)
 
 
 def first_difference(live: dict[bytes, bytes], replayed: dict[bytes, bytes]) -> str:
@@ -153,15 +178,3 @@ def _field(live: bytes, replayed: bytes) -> str:
         if getattr(here, field, None) != getattr(there, field):
             return f"{field} is {getattr(here, field, None)!r}, replayed {getattr(there, field)!r}"
     return "the encodings differ"
-
-
-def _fold(
-    partition: Partition[DeviceRow],
-    rows: dict[bytes, DeviceRow],
-    entries: list[Entry],
-    on_output: Callable[[Output], None],
-) -> None:
-    folded = fold(MACHINE, partition, entries)
-    rows.update(folded.rows)
-    for output in folded.outputs:
-        on_output(output)

@@ -1,50 +1,49 @@
 """The changelog of one table partition: fenced for one owner, read to the position, written whole.
 
-Order at opening: first `init_transactions`, which fences a former owner and ends its open
-transaction; then the high watermark; then reading. What is read is therefore all there is.
+Order at opening: first `fence` (`init_transactions`), which ends a former owner and its open
+transaction; then the end of the log; then reading. What is read is therefore all there is.
 Faust's own recovery waits for a *record* at highwater-1; `log.py` says why that never ends here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AdminClient
 
 from schemas.topics import PARTITIONER
 from streams.engine.failure import EngineFailed
-from streams.engine.log import read_to_end
+from streams.engine.log import REQUEST_SECONDS, Bounds, bounds, read_to_end
 
 RECOVERY_SECONDS = 300.0
 """How long a recovery may go without finishing before it fails loudly."""
 FENCE_SECONDS = 60.0
 COMMIT_SECONDS = 60.0
+QUEUED_RECORDS_MAX = 1_000_000
+QUEUED_KIB_MAX = 1_048_576
+LINGER_MS = 20
+"""The commit flushes at once; until then fewer and larger requests cost less."""
 
-
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """One record of a transaction. `partition` is -1 where the key decides."""
-
-    topic: str
-    key: bytes
-    value: bytes
-    partition: int = -1
+Rows = list[tuple[bytes, bytes | None]]
+Messages = list[dict[str, Any]]
+"""What `produce_batch` takes: dictionaries with `key` and `value`."""
 
 
 class Changelog:
     """The transactional producer and the recovery of one partition."""
 
     def __init__(self, bootstrap: str, topic: str, partition: int, application: str) -> None:
-        self._bootstrap, self._topic, self._partition = bootstrap, topic, partition
+        self._bootstrap, self.topic, self.partition = bootstrap, topic, partition
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
                 "transactional.id": f"{application}-{topic}-{partition}",
-                "transaction.timeout.ms": 60_000,
+                "transaction.timeout.ms": int(COMMIT_SECONDS * 1000),
                 "partitioner": PARTITIONER,
                 "compression.type": "lz4",
-                "linger.ms": 1,
-                "queue.buffering.max.messages": 1_000_000,
+                "linger.ms": LINGER_MS,
+                "queue.buffering.max.messages": QUEUED_RECORDS_MAX,
+                "queue.buffering.max.kbytes": QUEUED_KIB_MAX,
             }
         )
 
@@ -54,58 +53,75 @@ class Changelog:
             self._producer.init_transactions(FENCE_SECONDS)
         except KafkaException as error:
             raise EngineFailed(
-                f"cannot fence {self._topic}[{self._partition}]: {error}; is Kafka reachable?"
+                f"cannot fence {self.topic}[{self.partition}]: {error}; is Kafka reachable?"
             ) from error
 
-    def read(
-        self, start: int, *, within: float = RECOVERY_SECONDS
-    ) -> Iterator[tuple[list[tuple[bytes, bytes | None]], int]]:
+    def topic_id(self) -> str:
+        """Return the id that Kafka gave the topic at its creation. Raises EngineFailed."""
+        admin = AdminClient({"bootstrap.servers": self._bootstrap})
+        asked = admin.describe_topics(
+            TopicCollection([self.topic]), request_timeout=REQUEST_SECONDS
+        )
+        try:
+            return str(asked[self.topic].result().topic_id)
+        except KafkaException as error:
+            raise EngineFailed(f"cannot describe {self.topic}: {error}") from error
+
+    def bounds(self) -> Bounds:
+        """Return where the changelog begins and ends. Raises EngineFailed."""
+        return bounds(self._bootstrap, self.topic, self.partition)
+
+    def read(self, start: int, *, within: float = RECOVERY_SECONDS) -> Iterator[tuple[Rows, int]]:
         """Yield what was committed from offset `start` on: records, and the next offset to read.
 
         Raises EngineFailed where the end is not reached `within` seconds.
         """
-        chunks = read_to_end(self._bootstrap, self._topic, self._partition, start, within=within)
+        chunks = read_to_end(self._bootstrap, self.topic, self.partition, start, within=within)
         for chunk in chunks:
-            rows = [(one.key() or b"", one.value()) for one in chunk.messages]
-            yield rows, chunk.following
+            yield [(one.key() or b"", one.value()) for one in chunk.messages], chunk.following
 
     def commit(
-        self, publications: Sequence[Publication], inside: Callable[[], None] = lambda: None
+        self,
+        outputs: Mapping[str, Messages],
+        rows: Iterable[tuple[bytes, bytes | None]],
+        inside: Callable[[], None] = lambda: None,
     ) -> int:
-        """Publish all or nothing; return the changelog offset after the last row.
+        """Publish outputs (by topic) and rows, all or nothing; return the offset after the rows.
 
         Raises EngineFailed where another owner has fenced this one, or where Kafka refuses.
         """
-        last = -1
+        written: list[int] = []
 
         def delivered(error: KafkaError | None, message: Any) -> None:
-            nonlocal last
-            if (
-                error is None
-                and message.topic() == self._topic
-                and message.partition() == self._partition
-            ):
-                last = max(last, message.offset())
+            if error is None:
+                written.append(message.offset())
 
+        changed: Messages = [{"key": key, "value": value} for key, value in rows]
+        changed[-1]["callback"] = delivered  # one partition, in order: the last stands for all
         try:
             self._producer.begin_transaction()
-            for one in publications:
-                self._produce(one, delivered)
+            for topic, messages in outputs.items():
+                self._produce(topic, messages)
+            self._produce(self.topic, changed, partition=self.partition)
             inside()
             self._producer.commit_transaction(COMMIT_SECONDS)
         except (KafkaException, BufferError) as error:
             raise EngineFailed(
-                f"transaction of {self._topic}[{self._partition}] failed: {error}"
+                f"transaction of {self.topic}[{self.partition}] failed: {error}"
             ) from error
-        return last + 1
+        if not written:
+            raise EngineFailed(f"{self.topic}[{self.partition}]: committed, but not delivered")
+        return written[0] + 1
 
-    def _produce(self, one: Publication, delivered: Callable[..., None]) -> None:
-        where = {} if one.partition < 0 else {"partition": one.partition}
-        while True:
-            try:
-                self._producer.produce(
-                    one.topic, one.value, one.key, on_delivery=delivered, **where
-                )
-                return
-            except BufferError:
+    def _produce(self, topic: str, messages: Messages, **where: int) -> None:
+        """Queue the messages; where the queue is full, wait for room."""
+        while messages:
+            self._producer.produce_batch(topic, messages, **where)
+            refused = [one for one in messages if "_error" in one]
+            for one in refused:
+                error: KafkaError = one.pop("_error")
+                if error.code() != KafkaError._QUEUE_FULL:
+                    raise KafkaException(error)
+            if refused:
                 self._producer.poll(0.1)
+            messages = refused

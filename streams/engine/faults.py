@@ -1,11 +1,12 @@
-"""Fault points: where a test may kill or stop the process. Inert unless FLEETCERT_FAULT is set.
+"""Fault points: where a test may kill, stop, hang or fail the process. Inert unless asked for.
 
-`FLEETCERT_FAULT=<point>[:<hits>][:stop]` sends SIGKILL (or SIGSTOP) to the own process at the
-given hit of the point, the first by default.
+`FLEETCERT_FAULT=<point>[:<hit>][:kill|stop|hang|fail]` acts at the given hit of the point, the
+first by default: SIGKILL or SIGSTOP to the own process, a thread that never goes on, an exception.
 """
 
 import os
 import signal
+import threading
 
 POINTS = (
     "engine:before-step",
@@ -14,15 +15,26 @@ POINTS = (
     "engine:after-commit",
     "engine:after-store",
 )
+"""Between every two steps of the write order."""
+OFFSET_COMMIT = "engine:offset-commit"
 _hits: dict[str, int] = {}
 
 
+class Injected(RuntimeError):
+    """A fault that was asked for."""
+
+
 def point(name: str) -> None:
-    """Kill or stop this process if the environment names this point."""
+    """Do what the environment asks for at this point. Raises Injected for `fail`."""
     wanted = os.environ.get("FLEETCERT_FAULT", "")
     if not wanted.startswith(name):
         return
     options = wanted[len(name) :].split(":")[1:]
     _hits[name] = _hits.get(name, 0) + 1
-    if _hits[name] == next((int(one) for one in options if one.isdigit()), 1):
-        os.kill(os.getpid(), signal.SIGSTOP if "stop" in options else signal.SIGKILL)
+    if _hits[name] != next((int(one) for one in options if one.isdigit()), 1):
+        return
+    if "fail" in options:
+        raise Injected(f"injected at {name}")
+    if "hang" in options:
+        threading.Event().wait()
+    os.kill(os.getpid(), signal.SIGSTOP if "stop" in options else signal.SIGKILL)

@@ -1,8 +1,8 @@
-"""Reading one partition from an offset to its end: committed records only, to the *position*.
+"""Reading one partition: committed records only, to the *position*.
 
 A reader that waits for a record at highwater-1 waits for ever where a transaction marker or a
 removed tombstone stands there. The end is the partition's end-of-file at or past the watermark
-that stood when the reading began.
+that stood when the reading began, which is the border of a transaction.
 """
 
 import time
@@ -24,6 +24,13 @@ READ_MAX = 5_000
 REQUEST_SECONDS = 30.0
 POLL_SECONDS = 0.05
 """A call waits for READ_MAX messages or this long, at the end too: longer delays every reader."""
+PASSING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError._UNKNOWN_PARTITION,
+)
+"""What Kafka answers while a topic is new or its leader moves."""
+PASSING_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +41,46 @@ class Chunk:
     following: int
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The offset of the first record that Kafka keeps, and the one behind the last."""
+
+    low: int
+    high: int
+
+
+def bounds(bootstrap: str, topic: str, partition: int) -> Bounds:
+    """Return where the partition begins and ends. Raises EngineFailed."""
+    consumer = _consumer(bootstrap)
+    try:
+        return _bounds(consumer, TopicPartition(topic, partition))
+    except KafkaException as error:
+        raise EngineFailed(f"cannot ask for {topic}[{partition}]: {error}") from error
+    finally:
+        consumer.close()
+
+
+def committed(bootstrap: str, group: str, topic: str, partition: int) -> int | None:
+    """Return the offset that a consumer group goes on with, None for none. Raises EngineFailed."""
+    consumer = _consumer(bootstrap, group)
+    try:
+        (found,) = consumer.committed([TopicPartition(topic, partition)], timeout=REQUEST_SECONDS)
+    except KafkaException as error:
+        raise EngineFailed(f"cannot ask for the offsets of {group}: {error}") from error
+    finally:
+        consumer.close()
+    return int(found.offset) if found.offset >= 0 else None
+
+
 def read_to_end(
     bootstrap: str, topic: str, partition: int, start: int, *, within: float
 ) -> Iterator[Chunk]:
     """Yield what was committed from offset `start` to the end as it stands now.
 
-    Raises EngineFailed where the end is not reached `within` seconds.
+    Where `start` is no longer there, the reading starts with what is. Raises EngineFailed where
+    the end is not reached `within` seconds.
     """
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "unused",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": 20,
-        }
-    )
+    consumer = _consumer(bootstrap)
     try:
         yield from _read(consumer, TopicPartition(topic, partition), start, within)
     except KafkaException as error:
@@ -60,16 +89,64 @@ def read_to_end(
         consumer.close()
 
 
+def read_between(
+    bootstrap: str, topic: str, partition: int, start: int, stop: int, *, within: float
+) -> list[Message]:
+    """Return what was committed from `start` until before `stop`; a record stands at `stop`.
+
+    Raises EngineFailed where a part of it is gone.
+    """
+    low = bounds(bootstrap, topic, partition).low
+    if low > start:
+        raise EngineFailed(
+            f"{topic}[{partition}] begins at {low}, offset {start} is needed: the history was cut "
+            "before it was applied"
+        )
+    found: list[Message] = []
+    for chunk in read_to_end(bootstrap, topic, partition, start, within=within):
+        found += [one for one in chunk.messages if one.offset() < stop]
+        if chunk.following >= stop:
+            break
+    return found
+
+
+def _consumer(bootstrap: str, group: str = "unused") -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 20,
+        }
+    )
+
+
+def _bounds(consumer: Consumer, where: TopicPartition) -> Bounds:
+    """Ask until the partition has a leader that answers, at most REQUEST_SECONDS."""
+    until = time.monotonic() + REQUEST_SECONDS
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(where, timeout=REQUEST_SECONDS)
+            return Bounds(low, high)
+        except KafkaException as error:
+            if error.args[0].code() not in PASSING or time.monotonic() > until:
+                raise
+            time.sleep(PASSING_SECONDS)
+
+
 def _read(consumer: Consumer, where: TopicPartition, start: int, within: float) -> Iterator[Chunk]:
     until = time.monotonic() + within
-    low, high = consumer.get_watermark_offsets(where, timeout=REQUEST_SECONDS)
-    first = start if low <= start <= high else OFFSET_BEGINNING
+    end = _bounds(consumer, where)
+    first = start if end.low <= start <= end.high else OFFSET_BEGINNING
     consumer.assign([TopicPartition(where.topic, where.partition, first)])
     following, ended = start, False
     while not ended:
         if time.monotonic() > until:
             raise EngineFailed(
-                f"reading {where.topic}[{where.partition}] stands at {following} of {high} "
+                f"reading {where.topic}[{where.partition}] stands at {following} of {end.high} "
                 f"after {within:.0f} s"
             )
         messages = []
@@ -79,8 +156,10 @@ def _read(consumer: Consumer, where: TopicPartition, start: int, within: float) 
                 messages.append(message)
                 following = message.offset() + 1
             elif error.code() == KafkaError._PARTITION_EOF:
-                ended = message.offset() >= high
                 following = max(following, message.offset())
+                if message.offset() >= end.high:
+                    ended = True
+                    break  # what follows is newer, perhaps a part of a transaction
             elif error.fatal():
                 raise EngineFailed(f"reading {where.topic}[{where.partition}]: {error}")
         if messages or ended:

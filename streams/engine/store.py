@@ -1,52 +1,100 @@
 """The store of one table partition: rows by key, and up to which changelog offset they stand.
 
-A RocksDB folder per partition. Rows and changelog offset are written in one batch, so the store
-is always some committed prefix of the changelog; what is missing is read from Kafka again.
+A RocksDB folder per partition. Rows and changelog position are written in one batch, so the store
+is always some committed prefix of the changelog; what is missing is read from Kafka again. RocksDB
+keeps no write-ahead log, for the changelog is one: a kill costs what the memory table held. Each
+value is the row's deadline (8 bytes) and the row: the deadline index is built without decoding.
 """
 
-from collections.abc import Iterator, Mapping
+import shutil
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from rocksdict import Options, Rdict, WriteBatch
+from rocksdict import Options, Rdict, WriteBatch, WriteOptions
 
-CHANGELOG_KEY = b"\x00changelog"
-"""Holds the next changelog offset to read, decimal. No row's key begins with a zero byte."""
+POSITION_KEY = b"\x00position"
+"""Holds topic id and next changelog offset. No row's key begins with a zero byte."""
+MEMORY_BYTES_MAX = 16 * 1024 * 1024
+"""Rows that RocksDB holds in memory before it writes them: what a kill costs to read again."""
+INFO_LOGS_MAX = 2
+INFO_LOG_BYTES_MAX = 1024 * 1024
+DUE = struct.Struct(">q")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The changelog, known by the id of its topic, and the next offset to read of it."""
+
+    topic_id: str
+    offset: int
 
 
 class Store:
     """Rows of one partition on disk. Raises rocksdict's errors where the disk fails."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = Rdict(str(path), Options(raw_mode=True))
+        self._db = self._open()
 
     @property
-    def changelog_offset(self) -> int:
-        """The next changelog offset to read."""
-        return int(self._db.get(CHANGELOG_KEY) or b"0")
+    def position(self) -> Position | None:
+        """Up to where the rows stand; None for a new store."""
+        found = self._db.get(POSITION_KEY)
+        if found is None:
+            return None
+        topic_id, _, offset = found.decode().rpartition(":")
+        return Position(topic_id, int(offset))
 
     def get(self, key: bytes) -> bytes | None:
         """Return the bytes of a row."""
         found: bytes | None = self._db.get(key)
-        return found
+        return None if found is None else found[DUE.size :]
 
-    def write(self, rows: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
-        """Write rows (None deletes) and the changelog offset, all or nothing."""
+    def write(self, rows: Iterable[tuple[bytes, int, bytes | None]], position: Position) -> None:
+        """Write rows (key, deadline, row; None deletes) and the position, all or nothing."""
         batch = WriteBatch(raw_mode=True)
-        for key, value in rows.items():
-            if value is None:
+        pack, put = DUE.pack, batch.put
+        for key, due_at, row in rows:
+            if row is None:
                 batch.delete(key)
             else:
-                batch.put(key, value)
-        batch.put(CHANGELOG_KEY, str(changelog_offset).encode())
+                put(key, pack(due_at) + row)
+        put(POSITION_KEY, f"{position.topic_id}:{position.offset}".encode())
         self._db.write(batch)
+
+    def deadlines(self) -> Iterator[tuple[bytes, int]]:
+        """Yield every key and its deadline, in the order of the keys."""
+        unpack = DUE.unpack_from
+        for key, value in self._db.items():
+            if key != POSITION_KEY:
+                yield key, unpack(value)[0]
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield all rows, in the order of their keys."""
         for key, value in self._db.items():
-            if key != CHANGELOG_KEY:
-                yield key, value
+            if key != POSITION_KEY:
+                yield key, value[DUE.size :]
+
+    def clear(self) -> None:
+        """Throw everything away."""
+        self._db.close()
+        shutil.rmtree(self._path)
+        self._db = self._open()
 
     def close(self) -> None:
         """Flush and close."""
         self._db.close()
+
+    def _open(self) -> Rdict:
+        options = Options(raw_mode=True)
+        options.set_write_buffer_size(MEMORY_BYTES_MAX)
+        options.set_keep_log_file_num(INFO_LOGS_MAX)
+        options.set_max_log_file_size(INFO_LOG_BYTES_MAX)
+        db = Rdict(str(self._path), options)
+        without_log = WriteOptions()
+        without_log.disable_wal = True
+        db.set_write_options(without_log)
+        return db

@@ -1,4 +1,4 @@
-"""One partition of the machine's table: open it, apply batches to it, close it.
+"""One partition of a program's table: open it, apply batches to it, close it.
 
 The write order, for a batch of records of one partition:
   1. `fold` steps every record in memory;
@@ -15,58 +15,61 @@ What a crash leaves, and what the next owner does:
 | between 2 and 3     | batch        | behind     | behind     | reads rows; skips by offset       |
 | between 3 and 4     | batch        | batch      | behind     | skips by `applied_offset`         |
 | stopped, then woken | fenced       | its own    | not owner  | the sleeper's commit fails: ends  |
+
+The row says how far the history was applied; the group's committed offset is a hint. Records that
+the group skipped are read from the history.
 """
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import structlog
+
 from schemas import codec
 from schemas.states import PARTITION_KEY, PartitionRow
 from streams.core.deadlines import Deadlines
-from streams.core.machine import Entry, Folded, Machine, Partition, fold
-from streams.engine import faults
-from streams.engine.changelog import Changelog, Publication
+from streams.core.machine import Folded, Partition
+from streams.core.turn import Output
+from streams.engine import faults, snapshot
+from streams.engine.cache import Cache
+from streams.engine.changelog import RECOVERY_SECONDS, Changelog, Messages
 from streams.engine.failure import EngineFailed
-from streams.engine.store import Store
+from streams.engine.log import read_between
+from streams.engine.program import Input, Program, Record
+from streams.engine.recovery import Recovery
+from streams.engine.store import Position, Store
 
 R = TypeVar("R", bound=Any)
+log = structlog.get_logger()
 
-CACHED_ROWS_MAX = 200_000
-"""Decoded rows kept in memory per partition; the oldest leave first."""
+CACHED_ROWS_MAX = 100_000
+"""Decoded rows kept in memory per partition."""
+APPLICATION = "fleetcert"
+"""Begins the transactional ids: whoever owns a table's partition fences all before it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One Kafka record, as it came."""
+class Place:
+    """Where a worker's partitions live."""
 
-    offset: int
-    timestamp_at: int
-    key: bytes
-    value: bytes
-
-
-def entry(record: Record) -> Entry:
-    """Decode a record for the fold; bytes that are none say why instead."""
-    try:
-        event, why = codec.decode(record.value), ""
-    except codec.Undecodable as error:
-        event, why = None, str(error)
-    return Entry(record.offset, record.timestamp_at, record.key, record.value, event, why)
+    bootstrap: str
+    group: str
+    data_dir: Path
+    snapshots: Path
 
 
 class TablePartition(Generic[R]):
     """Rows, changelog and deadlines of one partition, owned by this process."""
 
-    def __init__(
-        self, machine: Machine[R], number: int, topic: str, bootstrap: str, data_dir: Path
-    ) -> None:
-        self._machine, self.number, self._topic = machine, number, topic
-        self._changelog = Changelog(bootstrap, topic, number, "fleetcert")
-        self._store = Store(data_dir / topic / str(number))
-        self._cache: dict[bytes, R] = {}
-        self._next = 0
+    def __init__(self, program: Program[R], number: int, place: Place) -> None:
+        self._program, self.number, self._place = program, number, place
+        self._changelog = Changelog(place.bootstrap, program.table, number, APPLICATION)
+        self._store = Store(place.data_dir / program.table / str(number))
+        self._cache: Cache[R] = Cache(CACHED_ROWS_MAX)
+        self._position = Position("", 0)
         self._partition: Partition[R] = Partition(number, PartitionRow(), self._read, Deadlines())
 
     @property
@@ -74,76 +77,118 @@ class TablePartition(Generic[R]):
         """The partition row as it stands."""
         return self._partition.row
 
-    def open(self) -> int:
-        """Fence, recover to the position, rebuild the deadlines; return the number of rows read.
+    def open(self, abandon: threading.Event) -> None:
+        """Fence, recover to the position, index the deadlines.
 
-        Raises EngineFailed where the recovery cannot finish, or where the history was folded by
-        a newer core than this one.
+        Raises EngineFailed where the recovery cannot finish, or where the history belongs to
+        another core than this one; Abandoned once `abandon` is set.
         """
         self._changelog.fence()
-        read, self._next = 0, self._store.changelog_offset
-        for rows, following in self._changelog.read(self._next):
-            self._store.write(dict(rows), following)
-            self._next = following
-            read += len(rows)
-        for key, value in self._store.items():
-            row = codec.decode(value)
-            if key == PARTITION_KEY:
-                self._partition.row = row
-                continue
-            self._partition.deadlines.put(key, row.next_due_at)
-            if len(self._cache) < CACHED_ROWS_MAX:
-                self._cache[key] = row
-        if self.row.core_version > self._machine.version:
-            raise EngineFailed(
-                f"partition {self.number} was folded by core {self.row.core_version}, this is "
-                f"{self._machine.version}: start a newer worker"
-            )
-        return read
+        recovery = Recovery(
+            self._program,
+            self.number,
+            self._place.bootstrap,
+            self._place.group,
+            self._place.snapshots,
+            self._store,
+            self._changelog,
+            abandon,
+        )
+        self._partition.row, self._partition.deadlines, self._position = recovery.run()
+        self._check_version()
+        self._mark()
 
-    def apply(self, records: Iterable[Record]) -> Folded[R]:
+    def apply(self, records: Sequence[Input]) -> Folded[R]:
         """Apply a batch in the write order. Raises EngineFailed; the process must then end."""
         faults.point("engine:before-step")
-        entries = [entry(one) for one in records]
-        expected = self.row.applied_offset + 1
-        if entries and entries[0].offset > expected:
-            raise EngineFailed(
-                f"gap in the history of partition {self.number}: expected offset {expected}, "
-                f"got {entries[0].offset}"
-            )
-        folded = fold(self._machine, self._partition, entries)
+        fresh, skipped = self._fresh(records)
+        if not fresh:
+            return Folded(skipped=skipped)
+        folded = self._program.fold(self._partition, fresh)
+        folded.skipped += skipped
         faults.point("engine:after-step")
-        if folded.skipped == len(entries):
-            return folded
-        rows = {key: codec.encode(row) for key, row in folded.rows.items()}
+        encode = self._program.encode
+        rows = {key: encode(row) for key, row in folded.rows.items()}
         rows[PARTITION_KEY] = codec.encode(self.row)
-        publications = [
-            Publication(one.topic, one.key, codec.encode(one.record)) for one in folded.outputs
-        ]
-        publications.extend(
-            Publication(self._topic, key, value, self.number) for key, value in rows.items()
-        )
-        self._next = self._changelog.commit(
-            publications, lambda: faults.point("engine:in-transaction")
+        following = self._changelog.commit(
+            self._messages(folded.outputs),
+            rows.items(),
+            lambda: faults.point("engine:in-transaction"),
         )
         faults.point("engine:after-commit")
-        self._store.write(rows, self._next)
+        self._position = Position(self._position.topic_id, following)
+        due = {key: row.next_due_at for key, row in folded.rows.items()}
+        self._store.write(
+            ((key, due.get(key, 0), data) for key, data in rows.items()), self._position
+        )
         faults.point("engine:after-store")
-        self._remember(folded.rows)
+        self._cache.update(folded.rows)
+        self._check_version()
         return folded
 
     def close(self) -> None:
         """Close the store; the next owner may open it."""
         self._store.close()
 
+    def _fresh(self, records: Sequence[Input]) -> tuple[Sequence[Input], int]:
+        """Return the records that are not applied yet, the missing ones before them included."""
+        expected, skipped = self.row.applied_offset + 1, 0
+        if records and records[0].offset < expected:
+            fresh = [one for one in records if one.offset >= expected]
+            skipped, records = len(records) - len(fresh), fresh
+        if records and records[0].offset > expected:
+            records = [*self._missing(expected, records[0].offset), *records]
+        return records, skipped
+
+    def _missing(self, start: int, stop: int) -> Iterator[Record]:
+        """Read what the group skipped: often nothing but the marker of a transaction."""
+        for one in read_between(
+            self._place.bootstrap,
+            self._program.events,
+            self.number,
+            start,
+            stop,
+            within=RECOVERY_SECONDS,
+        ):
+            yield Record(one.offset(), one.timestamp()[1], one.key(), one.value())
+
+    def _messages(self, outputs: Sequence[Output]) -> dict[str, Messages]:
+        encode = self._program.encode
+        by_topic: dict[str, Messages] = {}
+        for one in outputs:
+            message = {"key": one.key, "value": encode(one.record)}
+            by_topic.setdefault(one.topic, []).append(message)
+        return by_topic
+
+    def _check_version(self) -> None:
+        """Raise EngineFailed unless the history goes on with this core."""
+        theirs, ours = self.row.core_version, self._program.version
+        where = f"partition {self.number} of {self._program.events}"
+        if theirs > ours:
+            raise EngineFailed(
+                f"{where} goes on with core {theirs} from offset {self.row.core_since}, this is "
+                f"core {ours}: start a newer worker"
+            )
+        if theirs < ours:
+            raise EngineFailed(
+                f"{where} is folded by core {theirs}, this is core {ours}: let workers of core "
+                f"{theirs} reach the mark of `fleetcert core activate {ours}` first"
+            )
+
+    def _mark(self) -> None:
+        """Write the snapshot that marks an upgrade, where this core is about to begin."""
+        row = self.row
+        if row.core_since < 0 or row.applied_offset != row.core_since:
+            return
+        rows = dict(self._store.items())
+        path = snapshot.write(
+            self._place.snapshots, snapshot.taken(self._program.table, self.number, rows)
+        )
+        log.info("snapshot.marked", partition=self.number, core=row.core_version, file=str(path))
+
     def _read(self, key: bytes) -> R | None:
         found = self._cache.get(key)
         if found is None:
             stored = self._store.get(key)
-            found = None if stored is None else codec.decode(stored)
+            found = None if stored is None else self._program.decode(stored)
         return found
-
-    def _remember(self, rows: dict[bytes, R]) -> None:
-        self._cache.update(rows)
-        while len(self._cache) > CACHED_ROWS_MAX:
-            del self._cache[next(iter(self._cache))]

@@ -2,7 +2,8 @@
 
 Faust's own path hands over message by message (14,000 events/s here); this consumer yields, per
 partition, one message whose value is the list of raw records and whose offset is the last one's.
-Its acknowledgement commits the whole batch.
+Its acknowledgement commits the whole batch. Only committed records are read: what an aborted
+transaction wrote is no part of the history.
 """
 
 from collections.abc import AsyncIterator
@@ -11,22 +12,50 @@ from typing import Any
 import faust.transport.drivers.aiokafka as driver
 from faust.types import TP
 
+from streams.engine import faults
+
+
+class CommittedThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread; it reads committed records without Faust's own transactions."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"  # Faust asks for it only with exactly_once
+        return consumer
+
+    async def _commit(self, offsets: Any) -> bool:
+        try:
+            faults.point(faults.OFFSET_COMMIT)
+        except faults.Injected:
+            return False  # as Faust answers a commit that came too late; it then forgets the offset
+        return bool(await super()._commit(offsets))
+
 
 class BatchConsumer(driver.Consumer):
     """Yields a batch per partition and poll."""
 
+    def _new_consumer_thread(self) -> CommittedThread:
+        return CommittedThread(self, loop=self.loop, beacon=self.beacon)
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109 - Faust's
         """Yield (partition, message); the message's value is a list of aiokafka records."""
         records, active = await self._wait_next_records(timeout)
-        if records is None or self.should_stop or not self.flow_active:
+        if records is None or self.should_stop:
+            return
+        if not self.flow_active:
+            await self.perform_seek()  # a rebalance began meanwhile: these come again
             return
         for where, batch in records.items():
             tp = TP(where.topic, where.partition)
-            if not batch or (active is not None and tp not in active):
+            wanted = active is None or tp in active or tp in self._buffered_partitions
+            if not batch or not wanted or not self.flow_active:
                 continue
             message = self._to_message(tp, batch[-1])
             message.value = batch
             yield tp, message
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Remember no gaps: Faust's tree of them grows by every batch, and is sorted each time."""
 
     def _new_offset(self, tp: TP) -> int | None:
         """Return the offset after the last acknowledged batch.

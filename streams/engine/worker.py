@@ -1,15 +1,17 @@
-"""The one agent loop: batches in, tables written, acknowledgements out.
+"""The one agent loop of a program: batches in, tables written, acknowledgements out.
 
-A partition is opened in the background when it is assigned and closed when it is revoked. Crypto,
+A partition is opened in the background when it is assigned and closed when it is revoked. Folding,
 Kafka and RocksDB run in threads, so that the event loop keeps its heartbeats. Any failure of the
 engine ends the process: the supervisor starts it anew, and the recovery is the same as ever.
 """
 
 import asyncio
+import functools
 import os
+import threading
 import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
@@ -20,110 +22,153 @@ from schemas.envelope import BROADCAST_KEY
 from schemas.events import ClockTicked
 from schemas.states import PartitionRow
 from schemas.topics import PARTITIONER
-from streams.core.machine import Folded, Machine
+from streams.core.machine import Folded
 from streams.engine.failure import fail
-from streams.engine.table import Record, TablePartition
+from streams.engine.program import Input, Program
+from streams.engine.recovery import Abandoned
+from streams.engine.table import Place, TablePartition
 
 R = TypeVar("R", bound=Any)
 log = structlog.get_logger()
+
+TICK_SECONDS_MAX = 5.0
+"""A tick that Kafka has not taken by then is dropped: it would be refused for its age."""
 
 
 class Meter(Protocol):
     """What the worker tells of itself."""
 
-    def applied(self, partition: int, folded: Folded[Any], seconds: float) -> None:
-        """Count one batch."""
+    def opened(self, partition: int, row: PartitionRow, seconds: float) -> None:
+        """Show a partition that was opened."""
 
-    def standing(self, partition: int, row: PartitionRow) -> None:
-        """Show the partition row after a batch."""
+    def applied(
+        self, partition: int, folded: Folded[Any], row: PartitionRow, seconds: float
+    ) -> None:
+        """Count one batch, and show the partition row behind it."""
+
+    def closed(self, partition: int) -> None:
+        """Forget what was shown of a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owned(Generic[R]):
+    """A partition that this process owns: its opening, and how to end that early."""
+
+    opening: asyncio.Task[TablePartition[R] | None]
+    abandon: threading.Event
+
+    @property
+    def table(self) -> TablePartition[R] | None:
+        """The partition, once it is open."""
+        return self.opening.result() if self.opening.done() else None
 
 
 class Worker(Generic[R]):
-    """All partitions that this process owns."""
+    """All partitions of one program that this process owns."""
 
-    def __init__(
-        self, machine: Machine[R], table: str, bootstrap: str, data_dir: Path, meter: Meter
-    ) -> None:
-        self._machine, self._table = machine, table
-        self._bootstrap, self._data_dir, self._meter = bootstrap, data_dir, meter
-        self._owned: dict[int, asyncio.Task[TablePartition[R]]] = {}
+    def __init__(self, program: Program[R], place: Place, meter: Meter) -> None:
+        self._program, self._place, self._meter = program, place, meter
+        self._owned: dict[int, Owned[R]] = {}
         self._busy = asyncio.Lock()
-        self._ticks = Producer(
+
+    @functools.cached_property
+    def _ticks(self) -> Producer:
+        return Producer(
             {
-                "bootstrap.servers": bootstrap,
+                "bootstrap.servers": self._place.bootstrap,
                 "partitioner": PARTITIONER,
                 "acks": "all",
                 "enable.idempotence": True,
-                "message.timeout.ms": 5_000,
+                "message.timeout.ms": int(TICK_SECONDS_MAX * 1000),
             }
         )
-        self.applied_at = time.monotonic()
+
+    def progress(self) -> Mapping[int, int | None]:
+        """Return the applied offset of every owned partition, None while it is being opened."""
+        owned = list(self._owned.items())
+        return {
+            number: None if one.table is None else one.table.row.applied_offset
+            for number, one in owned
+        }
 
     def assigned(self, partitions: Iterable[int]) -> None:
         """Open what is new, in the background."""
         for number in partitions:
             if number not in self._owned:
-                self._owned[number] = asyncio.create_task(self._open(number))
+                abandon = threading.Event()
+                opening = asyncio.create_task(self._open(number, abandon))
+                self._owned[number] = Owned(opening, abandon)
 
     async def revoked(self, partitions: Iterable[int]) -> None:
-        """Close what is gone; a batch in work is finished first."""
+        """Close what is gone; a batch in work is finished first, an opening is abandoned."""
         for number in partitions:
-            opening = self._owned.pop(number, None)
-            if opening is None:
+            owned = self._owned.pop(number, None)
+            if owned is None:
                 continue
-            table = await opening
-            async with self._busy:
-                await asyncio.to_thread(table.close)
-            log.info("partition.closed", partition=number)
+            owned.abandon.set()
+            table = await owned.opening
+            if table is not None:
+                async with self._busy:
+                    await asyncio.to_thread(table.close)
+            self._meter.closed(number)
+            log.info("partition.closed", program=self._program.name, partition=number)
 
-    async def apply(self, number: int, batch: Iterable[Any]) -> None:
+    async def apply(self, number: int, batch: Sequence[Input]) -> None:
         """Apply one record batch. Ends the process where the engine fails."""
-        opening = self._owned.get(number)
-        if opening is None:
+        owned = self._owned.get(number)
+        table = None if owned is None else await owned.opening
+        if table is None:
             return
-        table = await opening
-        records = [
-            Record(one.offset, one.timestamp, one.key or b"", one.value or b"") for one in batch
-        ]
         async with self._busy:
-            if number not in self._owned:
+            if self._owned.get(number) is not owned:
                 return
             started = time.perf_counter()
             try:
-                folded = await asyncio.to_thread(table.apply, records)
+                folded = await asyncio.to_thread(table.apply, batch)
             except Exception as error:
                 fail(error)
-        self.applied_at = time.monotonic()
-        self._meter.applied(number, folded, time.perf_counter() - started)
-        self._meter.standing(number, table.row)
+        self._meter.applied(number, folded, table.row, time.perf_counter() - started)
 
     def tick(self) -> None:
         """Write the time into every partition that is open."""
         at = time.time_ns() // 1_000_000
-        for number, opening in self._owned.items():
-            if opening.done() and not opening.cancelled():
+        for number, owned in self._owned.items():
+            if owned.table is not None:
                 tick = ClockTicked(number=at, at=at, random=os.urandom(32))
                 self._ticks.produce(
-                    self._machine.topic, codec.encode(tick), BROADCAST_KEY, partition=number
+                    self._program.events, codec.encode(tick), BROADCAST_KEY, partition=number
                 )
         self._ticks.poll(0)
 
     async def close(self) -> None:
         """Close all partitions and flush the ticks."""
         await self.revoked(list(self._owned))
-        await asyncio.to_thread(self._ticks.flush, 5.0)
+        await asyncio.to_thread(self._ticks.flush, TICK_SECONDS_MAX)
 
-    async def _open(self, number: int) -> TablePartition[R]:
+    async def _open(self, number: int, abandon: threading.Event) -> TablePartition[R] | None:
         started = time.perf_counter()
         try:
-            table = await asyncio.to_thread(self._opened, number)
+            table = await asyncio.to_thread(self._opened, number, abandon)
         except Exception as error:
             fail(error)
-        seconds = time.perf_counter() - started
-        log.info("partition.opened", partition=number, seconds=round(seconds, 3))
+        if table is not None:
+            seconds = time.perf_counter() - started
+            self._meter.opened(number, table.row, seconds)
+            log.info(
+                "partition.opened",
+                program=self._program.name,
+                partition=number,
+                rows=table.row.rows,
+                applied=table.row.applied_offset,
+                seconds=round(seconds, 3),
+            )
         return table
 
-    def _opened(self, number: int) -> TablePartition[R]:
-        table = TablePartition(self._machine, number, self._table, self._bootstrap, self._data_dir)
-        table.open()
+    def _opened(self, number: int, abandon: threading.Event) -> TablePartition[R] | None:
+        table = TablePartition(self._program, number, self._place)
+        try:
+            table.open(abandon)
+        except Abandoned:
+            table.close()
+            return None
         return table

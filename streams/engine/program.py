@@ -1,0 +1,75 @@
+"""What the engine runs: a fold over batches of one topic, whose rows stand in one table.
+
+The engine knows keys, bytes, offsets, deadlines and versions; a program knows all the rest.
+`streams/programs.py` makes one of a machine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from streams.core.machine import Folded, Partition
+
+R = TypeVar("R", bound=Any)
+
+
+class Input(Protocol):
+    """One record of the history, as a Kafka client hands it over."""
+
+    @property
+    def offset(self) -> int:
+        """Where it stands."""
+
+    @property
+    def timestamp(self) -> int:
+        """The broker's time, milliseconds."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Whom it is about."""
+
+    @property
+    def value(self) -> bytes | None:
+        """What it says."""
+
+
+@dataclass(slots=True)
+class Record:
+    """An Input of our own making."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Program(Protocol[R]):
+    """A fold and the bytes of its rows. All of it is pure."""
+
+    @property
+    def name(self) -> str:
+        """What logs, metrics and the agent are called by."""
+
+    @property
+    def events(self) -> str:
+        """The topic of the history."""
+
+    @property
+    def table(self) -> str:
+        """The topic of the rows, co-partitioned with the history."""
+
+    @property
+    def version(self) -> int:
+        """The version of the core; what a fold gives changes with it and with nothing else."""
+
+    def encode(self, record: Any) -> bytes:
+        """Return the bytes of a row or of an output."""
+
+    def decode(self, data: bytes) -> R:
+        """Return the row that the bytes are."""
+
+    def due_at(self, data: bytes) -> int:
+        """Return the row's deadline without decoding all of it; zero for none."""
+
+    def fold(self, partition: Partition[R], records: Sequence[Input]) -> Folded[R]:
+        """Fold the records, in the order of their offsets, and return what changed."""

@@ -1,0 +1,93 @@
+"""The machines as programs of the engine: events decoded, folded, rows encoded."""
+
+import functools
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Generic, TypeVar
+
+import fastavro
+
+from schemas import codec
+from schemas.states import DeviceRow
+from schemas.topics import DEVICE_STATE
+from streams.core import device
+from streams.core.machine import Entry, Folded, Machine, Partition, fold
+from streams.engine.program import Input
+
+R = TypeVar("R", bound=Any)
+DUE = "next_due_at"
+
+
+def entry(record: Input) -> Entry:
+    """Decode a record for the fold; bytes that are none say why instead."""
+    key, value = record.key or b"", record.value or b""
+    try:
+        event, why = codec.decode(value), ""
+    except codec.Undecodable as error:
+        event, why = None, str(error)
+    return Entry(record.offset, record.timestamp, key, value, event, why)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineProgram(Generic[R]):
+    """A machine, the type of its rows and the topic they stand in."""
+
+    name: str
+    machine: Machine[R]
+    row: type[R]
+    table: str
+
+    @property
+    def events(self) -> str:
+        """The machine's log."""
+        return self.machine.topic
+
+    @property
+    def version(self) -> int:
+        """The machine's version."""
+        return self.machine.version
+
+    def encode(self, record: Any) -> bytes:
+        """Return the record in the language's wire format."""
+        return codec.encode(record)
+
+    def decode(self, data: bytes) -> R:
+        """Return the row. Raises Undecodable."""
+        row: R = codec.decode(data)
+        return row
+
+    def due_at(self, data: bytes) -> int:
+        """Return `next_due_at` of an encoded row: an eighth of the time of decoding the row."""
+        row: type = self.row
+        return _due_reader(row)(data)
+
+    def fold(self, partition: Partition[R], records: Sequence[Input]) -> Folded[R]:
+        """Decode the records and fold them with the machine."""
+        return fold(self.machine, partition, map(entry, records))
+
+
+@functools.cache
+def _due_reader(row: type) -> Callable[[bytes], int]:
+    """Compile the reading of a row's first fields up to its deadline."""
+    drawn = codec.avsc(row)
+    names = [one.name for one in fields(row)]
+    head = {**drawn, "fields": drawn["fields"][: names.index(DUE) + 1]}
+    schema = fastavro.parse_schema(head)
+    header = codec.HEADER.pack(codec.MAGIC, codec.schema_ids()[row.__name__])
+
+    def due_at(data: bytes) -> int:
+        if not data.startswith(header):  # of an older schema
+            return int(codec.decode(data).next_due_at)
+        plain: Any = fastavro.schemaless_reader(io.BytesIO(data[len(header) :]), schema, None)
+        return int(plain[DUE])
+
+    return due_at
+
+
+DEVICES: MachineProgram[DeviceRow] = MachineProgram(
+    "devices", device.MACHINE, DeviceRow, DEVICE_STATE
+)
+"""What runs on `device.events`."""
+PROGRAMS: tuple[MachineProgram[Any], ...] = (DEVICES,)
+"""All that one worker process runs."""
