@@ -13,7 +13,7 @@ import typer
 from confluent_kafka import KafkaException
 
 from client import terminal
-from client.commands import devices, events, machine
+from client.commands import campaigns, devices, events, fleets, machine
 from client.commands.options import examples
 from client.fleet import FleetError
 from client.local import commands as local
@@ -42,6 +42,8 @@ pki = typer.Typer(help="Make the authorities, sign first requests.", no_args_is_
 local.add_to(app, pki, STACK)
 app.add_typer(pki, name="pki", rich_help_panel=STACK)
 app.add_typer(devices.app, name="device", rich_help_panel=FLEET)
+app.add_typer(fleets.app, name="fleet", rich_help_panel=FLEET)
+app.add_typer(campaigns.app, name="campaign", rich_help_panel=FLEET)
 app.command(epilog=examples("alerts", "alerts --json | jq -r .device_id"), rich_help_panel=FLEET)(
     devices.alerts
 )

@@ -328,7 +328,10 @@ class CampaignSpec:
 
 @dataclass(frozen=True, slots=True)
 class GroupCounts:
-    """Where one group stands. `size` is what it was planned for, `queued` who still waits."""
+    """Where one group stands. `size` is what it was planned for, `queued` who still waits.
+
+    No key of the group's lane lies at or before `floor`: a scan need not step over who is gone.
+    """
 
     size: int
     enrolled: int = 0
@@ -338,6 +341,7 @@ class GroupCounts:
     failed: int = 0
     timed_out: int = 0
     dropped: int = 0
+    floor: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +380,7 @@ class CampaignRow:
     gate_group: int
     groups: tuple[GroupCounts, ...]
     urgent: int
+    urgent_floor: bytes
     next_order_at: int
     orders: int
     forgiven_finished: int

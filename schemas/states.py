@@ -269,6 +269,15 @@ class DoorShare:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """How far the records of another machine's partition were heard: offset and index in one."""
+
+    topic: str
+    partition: int
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionRow:
     """What is true of a whole partition: machine time, versions, policy, totals, set-aside lists.
 
@@ -290,3 +299,4 @@ class PartitionRow:
     core_since: int = -1
     wakings: tuple[Waking, ...] = ()
     doors: tuple[DoorShare, ...] = ()
+    sources: tuple[Source, ...] = ()

@@ -134,7 +134,14 @@ def figures(row: CampaignRow) -> dict[str, object]:
 def count(row: CampaignRow, group: int, **by: int) -> CampaignRow:
     """Return the campaign with counts of one group changed by so much."""
     one = row.groups[group]
-    one = changed(one, **{name: getattr(one, name) + delta for name, delta in by.items()})
+    return with_group(
+        row, group, **{name: getattr(one, name) + delta for name, delta in by.items()}
+    )
+
+
+def with_group(row: CampaignRow, group: int, **values: int | bytes) -> CampaignRow:
+    """Return the campaign with some fields of one group changed."""
+    one = changed(row.groups[group], **values)
     return changed(row, groups=(*row.groups[:group], one, *row.groups[group + 1 :]))
 
 
@@ -268,6 +275,7 @@ def new(
         gate_group=-1,
         groups=(),
         urgent=0,
+        urgent_floor=b"",
         next_order_at=0,
         orders=0,
         forgiven_finished=0,

@@ -219,7 +219,7 @@ def _order_some(work: Work, row: CampaignRow, room: int) -> tuple[CampaignRow, i
         if looked >= room:
             return row, looked, 0, True
         looked += 1
-        row = _try(work, row, *found, in_window=is_open)
+        row = _try(work, row, found, in_window=is_open)
 
 
 def _obstacle(work: Work, row: CampaignRow) -> tuple[Reason | None, int]:
@@ -234,8 +234,9 @@ def _obstacle(work: Work, row: CampaignRow) -> tuple[Reason | None, int]:
     return None, 0
 
 
-Found = tuple[bytes, QueueRow]
-_NOBODY: Found = (b"", QueueRow("", 0, 0, 0))
+Found = tuple[bytes, str, QueueRow]
+"""A place in a queue, its lane, and who waits there."""
+_NOBODY: Found = (b"", "", QueueRow("", 0, 0, 0))
 
 
 def _first_ready(
@@ -244,24 +245,25 @@ def _first_ready(
     """Return the first device of the open lanes that is ready, or why none is and until when."""
     lanes = [enrolment.URGENT] if row.urgent else []
     if is_open:
-        lanes += [f"{one:02d}" for one in range(row.group + 1) if row.groups[one].queued]
+        groups = range(row.group + 1)
+        lanes += [enrolment.group_lane(one) for one in groups if row.groups[one].queued]
     due_at = 0
     for name in lanes:
         prefix = ring.lane(work.fleet_id, row.campaign_id, name)
-        for key, waiting in work.rows.scan(prefix, b"", 1):
+        for key, waiting in work.rows.scan(prefix, enrolment.floor(row, name), 1):
             at = ring.ready_at(key, prefix)
             if at <= work.now:
-                return None, 0, (key, waiting)
+                return None, 0, (key, name, waiting)
             due_at = min(due_at or at, at)
     open_groups = sum(one.queued for one in row.groups[: row.group + 1]) > row.urgent
     why = Reason.NOBODY_READY if is_open or not open_groups else Reason.WINDOW_CLOSED
     return why, due_at, _NOBODY
 
 
-def _try(
-    work: Work, row: CampaignRow, key: bytes, waiting: QueueRow, *, in_window: bool
-) -> CampaignRow:
+def _try(work: Work, row: CampaignRow, found: Found, *, in_window: bool) -> CampaignRow:
     """Order one device, or put it off and say why."""
+    key, name, waiting = found
+    row = enrolment.raised(row, name, key)
     member = work.member(waiting.device_id)
     assert member is not None, "a member that leaves is taken out of every queue"
     if member.order is not None:
@@ -272,7 +274,7 @@ def _try(
         work.say(DecisionName.DEVICE_DEFERRED, Reason.DEVICE_BUSY, values)
         return enrolment.put_off(work, row, member, key, waiting)
     away = member.health in AWAY and waiting.deferrals < campaign.DEFERRALS_MAX
-    if away and not key.startswith(ring.lane(work.fleet_id, row.campaign_id, enrolment.URGENT)):
+    if away and name != enrolment.URGENT:
         values = {**_about(row, member.device_id, waiting.attempt), "health": member.health}
         work.say(DecisionName.DEVICE_DEFERRED, Reason.DEVICE_AWAY, values)
         return enrolment.put_off(work, row, member, key, waiting)

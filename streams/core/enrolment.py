@@ -29,17 +29,18 @@ def enrol_some(work: Work, row: CampaignRow) -> CampaignRow:
         return row
     prefix = ring.members(work.fleet_id)
     origin = prefix + row.origin.encode()
-    after = row.cursor or origin
-    found = work.rows.scan(prefix, after, ENROL_MAX)
-    wrapped, complete = row.wrapped, False
-    for key, member in found:
-        if wrapped and key >= origin:
-            complete = True
-            break
-        row = enrol(work, row, member)
-        after = key
-    if not complete and len(found) < ENROL_MAX:
-        complete, wrapped, after = wrapped, True, prefix
+    after, wrapped, complete, left = row.cursor or origin, row.wrapped, False, ENROL_MAX
+    while left and not complete:
+        found = work.rows.scan(prefix, after, left)
+        for key, member in found:
+            if wrapped and key >= origin:
+                complete = True
+                break
+            row = enrol(work, row, member)
+            after = key
+        if len(found) < left and not complete:
+            complete, wrapped, after = wrapped, True, prefix
+        left -= len(found)
     row = changed(row, cursor=after, wrapped=wrapped, enrolled_all=complete)
     if complete:
         work.say(
@@ -210,7 +211,7 @@ def _enqueue(
     held: bool = False,
 ) -> tuple[CampaignRow, MemberRow]:
     """Put a device into its lane; the caller has counted it and puts both rows."""
-    name, urgent_at = f"{waiting.group:02d}", 0
+    name, urgent_at = group_lane(waiting.group), 0
     if row.spec.kind == campaign.ROTATION and member.not_after_at and not row.spec.any_time:
         window, zone = campaign.window(row, work.fleet)
         must = _must_begin_at(member)
@@ -221,9 +222,36 @@ def _enqueue(
     prefix = ring.lane(work.fleet_id, row.campaign_id, name)
     key = ring.queue_key(prefix, ready_at, row.origin, member.device_id)
     work.rows.put(key, waiting)
+    row = _lowered(row, name, waiting.group, prefix + ring.instant(ready_at))
     queued = (*member.queued, QueuedIn(row.campaign_id, key, held))
     earliest = min((one for one in (member.urgent_at, urgent_at) if one), default=0)
     return row, changed(member, queued=queued, urgent_at=earliest)
+
+
+def group_lane(group: int) -> str:
+    """Return the name of a group's lane."""
+    return f"{group:02d}"
+
+
+def floor(row: CampaignRow, name: str) -> bytes:
+    """Return a key at or before which nobody waits in a lane."""
+    return row.urgent_floor if name == URGENT else row.groups[int(name)].floor
+
+
+def raised(row: CampaignRow, name: str, key: bytes) -> CampaignRow:
+    """The first of a lane leaves it: nobody is left at or before its key."""
+    if name == URGENT:
+        return changed(row, urgent_floor=key)
+    return campaign.with_group(row, int(name), floor=key)
+
+
+def _lowered(row: CampaignRow, name: str, group: int, below: bytes) -> CampaignRow:
+    """Somebody enters a lane: its floor lies below."""
+    if below >= floor(row, name):
+        return row
+    if name == URGENT:
+        return changed(row, urgent_floor=below)
+    return campaign.with_group(row, group, floor=below)
 
 
 def _is_urgent(work: Work, place: QueuedIn) -> bool:

@@ -5,7 +5,7 @@ that waits for time waits by a deadline of its own row; nothing is scanned but a
 devices. A step's outputs are bounded; longer work goes on by CampaignContinued.
 """
 
-from typing import assert_never
+from typing import assert_never, get_args
 
 from schemas import fleet_events as events
 from schemas.decisions import DecisionName, Severity
@@ -19,6 +19,7 @@ from schemas.fleet_states import (
 )
 from schemas.reasons import Reason
 from schemas.records import changed
+from schemas.topics import FLEET_EVENTS
 from streams.core import (
     campaign,
     dispatch,
@@ -31,6 +32,7 @@ from streams.core import (
 )
 from streams.core.rows import Rows
 from streams.core.turn import Turn
+from streams.core.wide import WideMachine
 from streams.core.work import Work, refuse
 
 CORE_VERSION = 1
@@ -341,3 +343,15 @@ def _put(work: Work) -> None:
     if work.rows.get(key) is not work.fleet:
         row = changed(work.fleet, next_due_at=statistics.due_at(work.fleet))
         work.rows.put(key, row)
+
+
+MACHINE = WideMachine(
+    topic=FLEET_EVENTS,
+    version=CORE_VERSION,
+    step=step,
+    due=due,
+    told=activate_defaults,
+    subject=lambda event: str(event.fleet_id),
+    keyed=frozenset(get_args(events.FleetKeyed)),
+    broadcasts=frozenset({events.FleetDefaultsActivated}),
+)

@@ -88,12 +88,16 @@ class Machine(Generic[R]):
 
 @dataclass(slots=True)
 class Partition(Generic[R]):
-    """One partition while it is folded: its row, a way to read rows, and its deadlines."""
+    """One partition while it is folded: its row, ways to read rows, and its deadlines.
+
+    `scan` gives rows by prefix, behind a key, at most so many: machines of several rows need it.
+    """
 
     number: int
     row: PartitionRow
     read: Callable[[bytes], R | None]
     deadlines: Deadlines
+    scan: Callable[[bytes, bytes, int], list[tuple[bytes, R]]] | None = None
 
 
 @dataclass(slots=True)
@@ -159,7 +163,7 @@ def _keyed(
     try:
         after = machine.step(turn, before, event)
     except Exception as error:
-        _set_aside(partition, folded, turn, entry, error)
+        set_aside(partition, folded, turn, entry, error)
         return
     folded.stepped += 1
     if after is not None and after is not before:
@@ -172,7 +176,7 @@ def _broadcast(partition: Partition[R], folded: Folded[R], turn: Turn, entry: En
         partition.row = _told(partition.row, turn, entry)
         folded.stepped += 1
     except Exception as error:
-        _set_aside(partition, folded, turn, entry, error)
+        set_aside(partition, folded, turn, entry, error)
 
 
 def _told(row: PartitionRow, turn: Turn, entry: Entry) -> PartitionRow:
@@ -250,15 +254,15 @@ def _wake(
             try:
                 after = machine.due(turn, before)
             except Exception as error:
-                _full(partition, error, more=len(raised))
+                full(partition, error, more=len(raised))
                 turn.back_to(mark)
-                after, raised[key] = machine.park(before), _why(error)
+                after, raised[key] = machine.park(before), why(error)
         changes.append((key, before, after))
     for key, before, after in changes:
         _keep(machine, partition, folded, key, before, after, entry.offset)
-    for key, why in raised.items():
+    for key, reason in raised.items():
         if key not in listed:
-            _set_waking_aside(partition, folded, turn, entry, key, why)
+            set_waking_aside(partition, folded, turn, entry, key, reason)
 
 
 def _keep(
@@ -271,7 +275,7 @@ def _keep(
     offset: int,
 ) -> None:
     """Take a changed row: its offset, its deadline, its part in the totals."""
-    if partition.row.wakings and _sleeps(partition.row, key, offset):
+    if partition.row.wakings and sleeps(partition.row, key, offset):
         after = machine.park(after)
     folded.rows[key] = machine.stamp(after, offset)
     partition.deadlines.put(key, after.next_due_at)
@@ -283,7 +287,7 @@ def _keep(
         partition.row = changed(partition.row, rows=partition.row.rows + 1)
 
 
-def _sleeps(row: PartitionRow, key: bytes, offset: int) -> bool:
+def sleeps(row: PartitionRow, key: bytes, offset: int) -> bool:
     """Tell whether a row's wakings raised too often under this core; a replay lists later ones."""
     raised = [
         one for one in row.wakings if one.key == key and row.core_since < one.offset <= offset
@@ -301,33 +305,35 @@ def _moved(totals: Totals, old: Totals, new: Totals) -> Totals:
     )
 
 
-def _set_aside(
+def set_aside(
     partition: Partition[R], folded: Folded[R], turn: Turn, entry: Entry, error: Exception
 ) -> None:
     """Set the record aside: nothing of its step is left but a dead letter."""
-    _full(partition, error)
+    full(partition, error)
     folded.set_aside += 1
     turn.back_to((0, 0))
-    turn.dead_letter(Reason.STEP_RAISED, _why(error), entry.key, entry.value)
+    turn.dead_letter(Reason.STEP_RAISED, why(error), entry.key, entry.value)
     listed = (*partition.row.set_aside, entry.offset)
     partition.row = changed(partition.row, set_aside=listed)
 
 
-def _set_waking_aside(
-    partition: Partition[R], folded: Folded[R], turn: Turn, entry: Entry, key: bytes, why: str
+def set_waking_aside(
+    partition: Partition[R], folded: Folded[R], turn: Turn, entry: Entry, key: bytes, reason: str
 ) -> None:
+    """List a waking that raised, with a dead letter."""
     folded.set_aside += 1
-    detail = f"waking of {key.decode()}: {why}"
+    detail = f"waking of {key.decode()}: {reason}"
     turn.dead_letter(Reason.STEP_RAISED, detail, key, entry.value)
     wakings = (*partition.row.wakings, Waking(entry.offset, key))
     partition.row = changed(partition.row, wakings=wakings)
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """Return what a dead letter says of an exception."""
     return f"{type(error).__name__}: {error}"
 
 
-def _full(partition: Partition[R], error: Exception, more: int = 0) -> None:
+def full(partition: Partition[R], error: Exception, more: int = 0) -> None:
     """Raise `error` where the lists have no room."""
     listed = len(partition.row.set_aside) + len(partition.row.wakings) + more
     if listed >= SET_ASIDE_MAX:

@@ -72,7 +72,12 @@ def lane(fleet_id: str, campaign_id: str, name: str) -> bytes:
 def queue_key(prefix: bytes, ready_at: int, origin: str, device_id: str) -> bytes:
     """Return a device's key in a lane: by instant, then by its distance on the ring."""
     behind = distance(origin, device_id)
-    return prefix + f"{ready_at:0{INSTANT_DIGITS}d}/{behind:016x}/{device_id}".encode()
+    return prefix + instant(ready_at) + f"/{behind:016x}/{device_id}".encode()
+
+
+def instant(at: int) -> bytes:
+    """Return an instant as keys have it: in the order of time."""
+    return f"{at:0{INSTANT_DIGITS}d}".encode()
 
 
 def ready_at(key: bytes, prefix: bytes) -> int:

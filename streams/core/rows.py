@@ -124,14 +124,14 @@ class Ordered:
 
 
 class Overlay:
-    """What one step changes, over rows that stay as they are. `changes` holds None for deleted."""
+    """What is changed over rows that stay as they are. `changes` holds None for what is deleted."""
 
     __slots__ = ("_base", "_keys", "changes")
 
     def __init__(self, base: Rows) -> None:
         self._base = base
         self.changes: dict[bytes, Any] = {}
-        self._keys: list[bytes] = []
+        self._keys = SortedKeys()
 
     def get(self, key: bytes) -> Any:
         """Return the row, None where there is none."""
@@ -140,7 +140,7 @@ class Overlay:
     def put(self, key: bytes, row: Any) -> None:
         """Set the row."""
         if key not in self.changes:
-            insort(self._keys, key)
+            self._keys.add(key)
         self.changes[key] = row
 
     def delete(self, key: bytes) -> None:
@@ -149,17 +149,32 @@ class Overlay:
 
     def scan(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, Any]]:
         """Return at most `limit` rows whose key begins with `prefix` and lies behind `after`."""
-        start = bisect_left(self._keys, first_of(prefix, after))
-        mine = list(takewhile(lambda key: key.startswith(prefix), self._keys[start:]))
-        hidden = len(mine)
-        under = self._base.scan(prefix, after, limit + hidden)
-        whole = len(under) < limit + hidden
-        last = under[-1][0] if under else b""
-        merged = {key: row for key, row in under if key not in self.changes}
-        for key in mine:
-            if self.changes[key] is not None and (whole or key <= last):
-                merged[key] = self.changes[key]
-        return sorted(merged.items())[:limit]
+        found: list[tuple[bytes, Any]] = []
+        since = self._keys.since(first_of(prefix, after))
+        ours = takewhile(lambda key: key.startswith(prefix), since)
+        theirs = self._under(prefix, after, limit)
+        our, their = next(ours, None), next(theirs, None)
+        while len(found) < limit and (our is not None or their is not None):
+            if our is None or (their is not None and their[0] < our):
+                assert their is not None
+                found.append(their)
+                their = next(theirs, None)
+                continue
+            if their is not None and their[0] == our:
+                their = next(theirs, None)
+            if self.changes[our] is not None:
+                found.append((our, self.changes[our]))
+            our = next(ours, None)
+        return found
+
+    def _under(self, prefix: bytes, after: bytes, page: int) -> Iterator[tuple[bytes, Any]]:
+        """Yield the rows beneath, page by page: often the first one is enough."""
+        while page:
+            rows = self._base.scan(prefix, after, page)
+            yield from rows
+            if len(rows) < page:
+                return
+            after, page = rows[-1][0], 2 * page
 
 
 def first_of(prefix: bytes, after: bytes) -> bytes:

@@ -118,7 +118,7 @@ class Turn:
         letter = DeadLetter(
             reason=reason.value,
             detail=detail,
-            origin="device machine",
+            origin=f"{self.topic.split('.')[0]} machine",
             cause=self.position,
             key=key,
             payload=payload,

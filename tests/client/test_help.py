@@ -9,7 +9,10 @@ from client.cli import app
 COMMANDS = (
     "up", "down", "status", "doctor", "pki init", "pki sign", "device register", "device list",
     "device show", "device rotate", "alerts", "events tail", "events export", "replay",
-    "policy show", "policy set",
+    "policy show", "policy set", "fleet create", "fleet list", "fleet show", "fleet add",
+    "fleet remove", "fleet move", "fleet config", "fleet history", "fleet rollback",
+    "fleet forecast", "campaign create", "campaign plan", "campaign list", "campaign show",
+    "campaign watch", "campaign pause", "campaign resume", "campaign abort", "campaign gate",
 )  # fmt: skip
 
 

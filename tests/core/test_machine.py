@@ -149,7 +149,7 @@ def test_an_undecodable_record_goes_to_the_dead_letters_whole() -> None:
     assert output.record == DeadLetter(
         reason="undecodable",
         detail="unknown schema id 9",
-        origin="device machine",
+        origin="small machine",
         cause=Position("small", 7, 0),
         key=b"k",
         payload=b"garbage",

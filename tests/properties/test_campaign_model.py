@@ -17,7 +17,7 @@ from schemas import codec, fleet_states
 from schemas import fleet_events as events
 from schemas.decisions import Decision
 from schemas.fleet_states import CampaignGroup, CampaignRate, CampaignSpec, MemberRow, TimeWindow
-from streams.core import campaign, ring, windows
+from streams.core import campaign, enrolment, ring, windows
 from tests.helpers.fleets import (
     ARTEFACT,
     CAUSE,
@@ -234,6 +234,10 @@ class CampaignsComparedWithAModel(RuleBasedStateMachine):
             )  # fmt: skip
         prefix = ring.queue(FLEET, one.campaign_id)
         assert campaign.queued(one) == sum(key.startswith(prefix) for key in rows)
+        for name in ("urgent", *(f"{number:02d}" for number in range(len(one.groups)))):
+            lane = ring.lane(FLEET, one.campaign_id, name)
+            least = min((key for key in rows if key.startswith(lane)), default=None)
+            assert least is None or least > enrolment.floor(one, name), "nobody is overlooked"
         urgent = ring.lane(FLEET, one.campaign_id, "urgent")
         assert one.urgent == sum(key.startswith(urgent) for key in rows)
         assert campaign.in_work(one) == sum(

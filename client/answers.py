@@ -1,0 +1,92 @@
+"""Asking a machine and waiting for its answer: a refusal is an error, in the machine's words.
+
+A record that Kafka has taken is not yet accepted: the machine may refuse it. Its answer is known
+when the partition's row has passed the record's offset: what was decided about it then stands in
+`decisions`, with the record as its cause.
+"""
+
+import time
+from typing import Any
+
+from client.errors import FleetError
+from client.kafka import Timeouts
+from client.reader import Reader
+from client.writer import Writer
+from schemas.decisions import Decision, DecisionName
+from schemas.partition import partition_of
+from schemas.reasons import SENTENCES, Reason
+from schemas.states import PartitionRow
+from schemas.topics import DECISIONS, FLEET_EVENTS, FLEET_STATE
+
+LOOK_BACK_MS = 60_000
+"""Decisions are looked for from this long before the question: clocks differ."""
+
+
+class Answers:
+    """The fleet machine, asked through its log."""
+
+    def __init__(self, bootstrap: str, timeouts: Timeouts) -> None:
+        self.reader = Reader(bootstrap, timeouts)
+        self._writer = Writer(bootstrap, timeouts)
+        self._timeouts = timeouts
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.reader.close()
+
+    def partition(self, fleet_id: str) -> int:
+        """Return the partition of a fleet."""
+        return partition_of(fleet_id.encode(), len(self.reader.partitions(FLEET_STATE)))
+
+    def tell(self, fleet_id: str, event: Any) -> None:
+        """Hand an event over; `flush` waits until Kafka has all of them."""
+        self._writer.send(FLEET_EVENTS, fleet_id.encode(), event)
+
+    def flush(self) -> None:
+        """Wait until Kafka has everything. Raises FleetError when it does not take it."""
+        self._writer.flush()
+
+    def ask(self, fleet_id: str, event: Any) -> list[Decision]:
+        """Write an event and return what the machine decided about it.
+
+        Raises FleetError where it was refused, or where no worker answers.
+        """
+        asked_at = time.time_ns() // 1_000_000
+        until = time.monotonic() + self._timeouts.send_seconds
+        rows = self.reader.follow(FLEET_STATE, stopping=lambda: time.monotonic() > until)
+        self.tell(fleet_id, event)
+        self.flush()
+        place = self._writer.last
+        assert place is not None
+        for found in rows:
+            row = found.record
+            if found.partition != place.partition or not isinstance(row, PartitionRow):
+                continue
+            if row.applied_offset >= place.offset:
+                rows.close()  # type: ignore[attr-defined]
+                break
+        else:
+            raise FleetError(
+                f"recorded in {place.topic}[{place.partition}] at offset {place.offset}, but no "
+                "worker has answered; see `fleetcert status`"
+            )
+        decided = [one for one in self._decided(fleet_id, asked_at) if one.cause == place]
+        for one in decided:
+            if one.name == DecisionName.EVENT_REFUSED:
+                raise FleetError(refusal(one))
+        return decided
+
+    def _decided(self, fleet_id: str, since: int) -> list[Decision]:
+        key = f"fleet:{fleet_id}".encode()
+        number = partition_of(key, len(self.reader.partitions(DECISIONS)))
+        found = self.reader.read(
+            DECISIONS, partition=number, key=key, since=max(0, since - LOOK_BACK_MS)
+        )
+        return [one.record for one in found if isinstance(one.record, Decision)]
+
+
+def refusal(decision: Decision) -> str:
+    """Return a refusal as a line: what was refused, why, and the detail."""
+    detail = decision.values.get("detail", "")
+    sentence = SENTENCES[Reason(decision.reason)]
+    return f"{decision.values.get('what', decision.name)} refused: {sentence} {detail}".strip()

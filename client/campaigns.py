@@ -1,0 +1,128 @@
+"""The typed client for campaigns: order, steer, watch, and ask beforehand what one would do.
+
+campaigns = Campaigns(Fleets("127.0.0.1:9092"))
+plan = campaigns.plan("pumps", "fw-2.1", spec)
+campaigns.order("pumps", "fw-2.1", spec)
+for row in campaigns.watch("pumps", "fw-2.1"):
+    print(row.state, row.groups)
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+from client import campaign_spec
+from client.answers import Answers
+from client.errors import FleetError
+from client.fleets import Fleets, table_for
+from client.kafka import Timeouts
+from schemas import fleet_events as events
+from schemas.fleet_states import CampaignRow, CampaignSpec, ZoneTable
+from schemas.topics import FLEET_STATE
+from streams.core import campaign, rehearsal, ring
+from streams.core.rehearsal import Plan
+
+
+class Campaigns:
+    """The campaigns of all fleets."""
+
+    def __init__(
+        self,
+        bootstrap: str = "127.0.0.1:9092",
+        actor: str = "operator",
+        *,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        timeouts = timeouts or Timeouts()
+        self._fleets = Fleets(bootstrap, actor, timeouts=timeouts)
+        self._answers = Answers(bootstrap, timeouts)
+        self._actor = actor
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._fleets.close()
+        self._answers.close()
+
+    def order(self, fleet_id: str, campaign_id: str, spec: CampaignSpec) -> None:
+        """Order a campaign. Raises FleetError where the machine refuses it."""
+        self._answers.ask(fleet_id, self._ordered(fleet_id, campaign_id, spec))
+
+    def pause(self, fleet_id: str, campaign_id: str) -> None:
+        """Order nobody new; devices in work finish."""
+        self._answers.ask(fleet_id, events.CampaignPaused(fleet_id, campaign_id, self._actor))
+
+    def resume(self, fleet_id: str, campaign_id: str) -> None:
+        """Go on with a paused or halted campaign; what failed so far is forgiven."""
+        self._answers.ask(fleet_id, events.CampaignResumed(fleet_id, campaign_id, self._actor))
+
+    def abort(self, fleet_id: str, campaign_id: str) -> None:
+        """End a campaign; devices in work finish."""
+        self._answers.ask(fleet_id, events.CampaignAborted(fleet_id, campaign_id, self._actor))
+
+    def open_gate(self, fleet_id: str, campaign_id: str, group: int) -> None:
+        """Let a group begin."""
+        event = events.GateOpened(fleet_id, campaign_id, group, self._actor)
+        self._answers.ask(fleet_id, event)
+
+    def campaigns(self, fleet_id: str) -> list[CampaignRow]:
+        """Return a fleet's campaigns, also those that ended lately, in the order of their start."""
+        prefix = ring.campaign_key(fleet_id, "")
+        rows = self._fleets.rows(fleet_id).items()
+        found = [row for key, row in rows if key.startswith(prefix)]
+        return sorted(found, key=lambda one: (one.ordered_at, one.campaign_id))
+
+    def campaign(self, fleet_id: str, campaign_id: str) -> CampaignRow:
+        """Return one campaign. Raises FleetError where there is none."""
+        for row in self.campaigns(fleet_id):
+            if row.campaign_id == campaign_id:
+                return row
+        raise FleetError(
+            f"fleet {fleet_id} has no campaign {campaign_id!r}; see `fleetcert campaign list "
+            f"{fleet_id}`"
+        )
+
+    def watch(
+        self,
+        fleet_id: str,
+        campaign_id: str,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Iterator[CampaignRow]:
+        """Yield a campaign as it is and whenever it changes, until it has ended."""
+        changes = self._answers.reader.follow(FLEET_STATE, stopping=stopping)
+        row = self.campaign(fleet_id, campaign_id)
+        yield row
+        key = ring.campaign_key(fleet_id, campaign_id)
+        while not row.ended_at:
+            found = next((one for one in changes if one.key == key), None)
+            if found is None or found.record is None:
+                return
+            row = found.record
+            yield row
+
+    def plan(self, fleet_id: str, campaign_id: str, spec: CampaignSpec) -> Plan:
+        """Return what a campaign would do with the fleet as it is now, ordering nobody."""
+        self._fleets.fleet(fleet_id)
+        rows = self._fleets.rows(fleet_id)
+        now = time.time_ns() // 1_000_000
+        return rehearsal.plan(rows.items(), self._ordered(fleet_id, campaign_id, spec), now)
+
+    def forecast(self, fleet_id: str, days: int) -> tuple[tuple[int, int], ...]:
+        """Return the rotations per hour that the fleet's certificates will ask for."""
+        self._fleets.fleet(fleet_id)
+        now = time.time_ns() // 1_000_000
+        rows = self._fleets.rows(fleet_id)
+        return rehearsal.forecast(rows.items(), fleet_id, now, now + days * 24 * rehearsal.HOUR_MS)
+
+    def _ordered(
+        self, fleet_id: str, campaign_id: str, spec: CampaignSpec
+    ) -> events.CampaignOrdered:
+        zone: ZoneTable | None = None
+        if spec.window is not None:
+            zone = table_for(spec.window.time_zone)
+        campaign_spec.checked(campaign_id, spec, zone)
+        return events.CampaignOrdered(fleet_id, campaign_id, spec, zone, self._actor)
+
+
+def progress(row: CampaignRow) -> str:
+    """Return a campaign's counts as a line."""
+    figures = campaign.figures(row)
+    return " ".join(f"{name.replace('_', '-')} {count}" for name, count in figures.items())

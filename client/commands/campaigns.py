@@ -1,0 +1,232 @@
+"""`fleetcert campaign create|plan|list|show|watch|pause|resume|abort|gate`."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client import campaign_spec, instants, terminal
+from client.campaigns import Campaigns, progress
+from client.commands.fleets import FleetId
+from client.commands.options import KAFKA, Bootstrap, Json, examples
+from schemas.fleet_states import CampaignRow, CampaignSpec
+from streams.core import campaign as rules
+from streams.core.rehearsal import Plan
+
+app = typer.Typer(
+    help="Bring rotations and updates to a fleet, step by step.", no_args_is_help=True
+)
+CampaignId = Annotated[str, typer.Argument(help="The campaign's id.")]
+SpecText = Annotated[
+    str, typer.Option("--spec", help="The campaign: JSON, or @FILE (docs/campaigns.md).")
+]
+ROTATE_ALL = '{"kind": "rotation"}'
+
+
+def _spec(text: str) -> CampaignSpec:
+    if text.startswith("@"):
+        text = Path(text[1:]).read_text()
+    return campaign_spec.parse(text, time.time_ns() // 1_000_000)
+
+
+@app.command(
+    "create",
+    epilog=examples(
+        "campaign create pumps rotate-1",
+        "campaign create pumps firmware-2.1 --spec @firmware.json",
+    ),
+)
+def create(
+    fleet_id: FleetId,
+    campaign_id: CampaignId,
+    spec: SpecText = ROTATE_ALL,
+    bootstrap: Bootstrap = KAFKA,
+    as_json: Json = False,
+) -> None:
+    """Order a campaign. Without --spec it rotates the certificates of all members."""
+    Campaigns(bootstrap).order(fleet_id, campaign_id, _spec(spec))
+    line = f"ordered {campaign_id}; `fleetcert campaign watch {fleet_id} {campaign_id}` follows it"
+    _told(as_json, fleet_id, campaign_id, line)
+
+
+@app.command(
+    "plan",
+    epilog=examples(
+        "campaign plan pumps rotate-1", "campaign plan pumps fw --spec @fw.json --json"
+    ),
+)
+def plan(
+    fleet_id: FleetId,
+    campaign_id: CampaignId,
+    spec: SpecText = ROTATE_ALL,
+    bootstrap: Bootstrap = KAFKA,
+    as_json: Json = False,
+) -> None:
+    """Show what a campaign would do with the fleet as it is now; nobody is ordered."""
+    found = Campaigns(bootstrap).plan(fleet_id, campaign_id, _spec(spec))
+    if as_json:
+        return terminal.as_json(found)
+    if found.refused:
+        terminal.say(f"it would be refused: {found.refused}")
+        raise typer.Exit(1)
+    _print_plan(found)
+
+
+def _print_plan(found: Plan) -> None:
+    terminal.say(
+        f"{found.enrolled} devices, {found.passed_over} passed over; from "
+        f"{instants.shown(found.begins_at)} to {instants.shown(found.ends_at)} (UTC)"
+    )
+    terminal.table(
+        "Groups",
+        ("group", "devices", "first order", "last order"),
+        [
+            (number, one.size, instants.shown(one.first_at), instants.shown(one.last_at))
+            for number, one in enumerate(found.groups)
+        ],
+    )
+    hours = [(instants.shown(at), count) for at, count in found.hours]
+    terminal.table(f"Orders per hour, peak / mean {found.peak_to_mean:.2f}", ("hour", ""), hours)
+    terminal.say(f"first: {', '.join(found.first)}")
+    if found.expiry_wins:
+        terminal.say(f"{found.expiry_wins} outside the window: their certificates end before")
+
+
+@app.command("list", epilog=examples("campaign list pumps", "campaign list pumps --json"))
+def list_campaigns(fleet_id: FleetId, bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+    """List a fleet's campaigns, also those that ended lately."""
+    rows = Campaigns(bootstrap).campaigns(fleet_id)
+    if as_json:
+        for row in rows:
+            terminal.as_json(row)
+        return
+    columns = ("campaign", "kind", "state", "reason", "ordered (UTC)", "devices")
+    terminal.table(
+        f"{len(rows)} campaigns",
+        columns,
+        [
+            (
+                one.campaign_id,
+                one.spec.kind,
+                one.state,
+                one.reason,
+                instants.shown(one.ordered_at),
+                progress(one),
+            )
+            for one in rows
+        ],
+    )
+
+
+@app.command("show", epilog=examples("campaign show pumps fw-2.1"))
+def show(
+    fleet_id: FleetId,
+    campaign_id: CampaignId,
+    bootstrap: Bootstrap = KAFKA,
+    as_json: Json = False,
+) -> None:
+    """Show one campaign: its state, its groups and why it waits."""
+    row = Campaigns(bootstrap).campaign(fleet_id, campaign_id)
+    if as_json:
+        return terminal.as_json(row)
+    terminal.say(f"{row.campaign_id} of {row.fleet_id}: {row.spec.kind}, by {row.actor}")
+    terminal.say(_state(row))
+    columns = ("group", "size", "enrolled", "waiting", "in work", "succeeded", "failed", "left")
+    terminal.table(
+        "Groups",
+        columns,
+        [
+            (
+                f"{number}{' (open)' if number <= row.group else ''}",
+                one.size,
+                one.enrolled,
+                one.queued,
+                one.in_work,
+                one.succeeded,
+                one.failed + one.timed_out,
+                one.dropped,
+            )
+            for number, one in enumerate(row.groups)
+        ],
+    )
+
+
+@app.command("watch", epilog=examples("campaign watch pumps fw-2.1"))
+def watch(
+    fleet_id: FleetId,
+    campaign_id: CampaignId,
+    bootstrap: Bootstrap = KAFKA,
+    as_json: Json = False,
+) -> None:
+    """Follow a campaign live until it has ended; exit code 1 unless it is completed."""
+    row = None
+    for row in Campaigns(bootstrap).watch(fleet_id, campaign_id):
+        if as_json:
+            terminal.as_json(row)
+        else:
+            now = instants.shown(time.time_ns() // 1_000_000)
+            terminal.say(f"{now}  {_state(row)}  {progress(row)}")
+    if row is None or row.state != rules.COMPLETED:
+        raise typer.Exit(1)
+
+
+@app.command("pause", epilog=examples("campaign pause pumps fw-2.1"))
+def pause(
+    fleet_id: FleetId,
+    campaign_id: CampaignId,
+    bootstrap: Bootstrap = KAFKA,
+    as_json: Json = False,
+) -> None:
+    """Order nobody new; devices in work finish."""
+    Campaigns(bootstrap).pause(fleet_id, campaign_id)
+    _told(as_json, fleet_id, campaign_id, f"{campaign_id} is paused; devices in work finish")
+
+
+@app.command("resume", epilog=examples("campaign resume pumps fw-2.1"))
+def resume(
+    fleet_id: FleetId,
+    campaign_id: CampaignId,
+    bootstrap: Bootstrap = KAFKA,
+    as_json: Json = False,
+) -> None:
+    """Go on with a paused or halted campaign; what failed so far is forgiven."""
+    Campaigns(bootstrap).resume(fleet_id, campaign_id)
+    _told(as_json, fleet_id, campaign_id, f"{campaign_id} goes on")
+
+
+@app.command("abort", epilog=examples("campaign abort pumps fw-2.1"))
+def abort(
+    fleet_id: FleetId,
+    campaign_id: CampaignId,
+    bootstrap: Bootstrap = KAFKA,
+    as_json: Json = False,
+) -> None:
+    """End a campaign; devices in work finish."""
+    Campaigns(bootstrap).abort(fleet_id, campaign_id)
+    _told(as_json, fleet_id, campaign_id, f"{campaign_id} ends; devices in work finish")
+
+
+@app.command("gate", epilog=examples("campaign gate pumps fw-2.1 1"))
+def gate(
+    fleet_id: FleetId,
+    campaign_id: CampaignId,
+    group: Annotated[int, typer.Argument(help="The group to let begin, from 0.")],
+    bootstrap: Bootstrap = KAFKA,
+    as_json: Json = False,
+) -> None:
+    """Let a gated group begin."""
+    Campaigns(bootstrap).open_gate(fleet_id, campaign_id, group)
+    _told(as_json, fleet_id, campaign_id, f"group {group} of {campaign_id} may begin")
+
+
+def _state(row: CampaignRow) -> str:
+    waits = f", waits: {row.waits}" if row.waits else ""
+    return f"{row.state} ({row.reason}{waits})"
+
+
+def _told(as_json: bool, fleet_id: str, campaign_id: str, line: str) -> None:
+    if as_json:
+        terminal.as_json({"fleet_id": fleet_id, "campaign_id": campaign_id})
+    else:
+        terminal.say(line)
