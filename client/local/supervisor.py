@@ -44,6 +44,14 @@ FULL = "full"
 """Stopped, because its volume is full."""
 
 
+def back_off(failures: int) -> float:
+    """Return the seconds before the next start, after so many ends in a row before HEALTHY_SECONDS.
+
+    A process that had been healthy, zero failures, starts anew almost at once.
+    """
+    return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+
+
 class Child:
     """One supervised process."""
 
@@ -78,7 +86,7 @@ class Child:
             if self._stopping.is_set():
                 break
             self.restarts += 1
-            await self._rest(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1])
+            await self._rest(back_off(failures))
         self._enter(STOPPED)
 
     async def _rest(self, seconds: float) -> None:
