@@ -16,6 +16,12 @@ class Bridge(Protocol):
     async def own(self, buckets: set[int]) -> None:
         """Hold exactly these shares of the devices; leave the others unacknowledged."""
 
+    def progressed(self) -> None:
+        """Acknowledge what Kafka has by now; called after each turn of its callbacks."""
+
+    def served(self) -> list[int]:
+        """Return the shares of the devices that are really served now."""
+
     async def keep_down(self) -> None:
         """Keep the way down to devices open, until cancelled."""
 

@@ -4,11 +4,11 @@ Who said it stands in the evidence, which comes from the session; the payload is
 cannot be understood is Refused with a Reason, and its door keeps the bytes in a dead letter.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import cbor2
+import msgspec
 
 from pki.requests import VERIFIER, MalformedRequest, examine
 from schemas import events
@@ -16,7 +16,9 @@ from schemas.decisions import DeadLetter
 from schemas.envelope import Evidence, Numbering
 from schemas.reasons import Reason
 
-PAYLOAD_BYTES_MAX = 262_144
+PAYLOAD_BYTES_MAX = 131_072
+"""Of what a device says; doors let somewhat more in, so that it is told and kept."""
+LETTER_BYTES_MAX = 524_288
 NAME_CHARACTERS_MAX = 64
 DETAIL_CHARACTERS_MAX = 1_000
 WHERE_CHARACTERS_MAX = 200
@@ -57,6 +59,17 @@ class Refused(ValueError):
         self.reason, self.detail, self.numbering = reason, detail, numbering
 
 
+class _Numbers(msgspec.Struct):
+    """The fields of a report that a bridge reads; all others are skipped, but checked."""
+
+    boot: int | None = None
+    sequence: int | None = None
+    at: Any = None
+
+
+_numbers = msgspec.json.Decoder(_Numbers)
+
+
 def event(said: Said, device_id: str, evidence: Evidence) -> Translated:
     """Return the event that a device said. Raises Refused, with the message's number if it has."""
     if len(said.payload) > PAYLOAD_BYTES_MAX:
@@ -75,11 +88,11 @@ def letter(error: Refused, device_id: str, origin: str, payload: bytes) -> Trans
     """Return the dead letter of a refused message; `origin` is door and place."""
     kept = DeadLetter(
         reason=error.reason.value,
-        detail=error.detail,
+        detail=error.detail[:DETAIL_CHARACTERS_MAX],
         origin=origin,
         cause=None,
         key=device_id.encode(),
-        payload=payload[:PAYLOAD_BYTES_MAX],
+        payload=payload[:LETTER_BYTES_MAX],
         letter_id="",
     )
     return Translated(kept, device_id.encode(), device_id, error.numbering, error.reason)
@@ -88,12 +101,41 @@ def letter(error: Refused, device_id: str, origin: str, payload: bytes) -> Trans
 def mapping(payload: bytes, content_type: str) -> dict[str, Any]:
     """Return the map that a payload is, CBOR or JSON. Raises Refused."""
     try:
-        value = cbor2.loads(payload) if content_type == CBOR else json.loads(payload)
+        value = cbor2.loads(payload) if content_type == CBOR else msgspec.json.decode(payload)
     except Exception as error:  # cbor2 raises many kinds on garbage; all mean the same
         raise Refused(Reason.MALFORMED, f"not {content_type or 'JSON'}") from error
     if not isinstance(value, dict):
         raise Refused(Reason.MALFORMED, "the payload is no map")
     return value
+
+
+def is_name(text: str) -> bool:
+    """Tell whether this can name an event type or a command: one level of a topic."""
+    return 0 < len(text) <= NAME_CHARACTERS_MAX and "/" not in text
+
+
+def report(payload: bytes, content_type: str) -> tuple[Numbering | None, int]:
+    """Return a report's number and its device's clock, zero without one. Raises Refused.
+
+    All of it is seen to be a map; what else is in it is not taken apart.
+    """
+    if content_type == CBOR:
+        fields = mapping(payload, content_type)
+        return _numbering(fields), _said_at(fields.get("at"))
+    try:
+        if not payload.isascii():
+            payload.decode()  # text that is skipped is not looked at otherwise
+        found = _numbers.decode(payload)
+    except Exception as error:  # as in mapping
+        raise Refused(Reason.MALFORMED, f"not {content_type or 'JSON'}: {error}") from error
+    if found.boot is None and found.sequence is None:
+        return None, _said_at(found.at)
+    return _numbering({"boot": found.boot, "sequence": found.sequence}), _said_at(found.at)
+
+
+def _said_at(at: object) -> int:
+    """Return a device's clock as it names it, zero where it does not: it is data, never judged."""
+    return at if type(at) is int and 0 < at < NUMBER_MAX else 0
 
 
 def _record(
@@ -103,11 +145,17 @@ def _record(
     numbering: Numbering | None,
     fields: dict[str, Any],
 ) -> events.Keyed:
-    if not 0 < len(said.name) <= NAME_CHARACTERS_MAX:
+    if not is_name(said.name):
         raise Refused(Reason.UNKNOWN_TYPE, f"{said.kind}/{said.name}"[:WHERE_CHARACTERS_MAX])
     if said.kind == "events":
         return events.DeviceReported(
-            device_id, evidence, numbering, said.name, said.content_type, said.payload
+            device_id,
+            evidence,
+            numbering,
+            said.name,
+            said.content_type,
+            said.payload,
+            _said_at(fields.get("at")),
         )
     if said.kind == "replies":
         return _reply(device_id, evidence, numbering, said.name, fields)
@@ -127,7 +175,7 @@ def _reply(
         if not isinstance(outcome, str) or not isinstance(detail, str) or outcome not in OUTCOMES:
             raise Refused(Reason.MALFORMED, "outcome is accepted, done, failed or refused")
         return events.CommandAnswered(
-            device_id, evidence, numbering, command_id, outcome, _text(detail)
+            device_id, evidence, numbering, command_id, outcome, detail[:DETAIL_CHARACTERS_MAX]
         )
     if not isinstance(signed, bytes):
         raise Refused(Reason.MALFORMED, "signing_request is a byte string")
@@ -163,8 +211,3 @@ def _numbering(fields: dict[str, Any]) -> Numbering | None:
     assert isinstance(boot, int)
     assert isinstance(sequence, int)
     return Numbering(boot, sequence)
-
-
-def _text(detail: str) -> str:
-    """Return text that can be encoded: JSON may hold half a surrogate pair."""
-    return detail[:DETAIL_CHARACTERS_MAX].encode(errors="replace").decode()

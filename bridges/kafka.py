@@ -1,32 +1,42 @@
 """What a bridge records, and when it knows: an idempotent producer whose acknowledgements count.
 
-Kafka away means that nothing is acknowledged and nothing is lost: deliveries never time out, the
-caller bounds what is in flight, and everything goes out in order once Kafka is back.
+Kafka away means that nothing is acknowledged and nothing is lost: deliveries never time out, what
+waits for Kafka is bounded in bytes, and everything goes out in order once Kafka is back.
 """
 
+import asyncio
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import structlog
 from confluent_kafka import KafkaError, Producer
 
-from schemas import codec, topics
+from schemas import topics
 
 log = structlog.get_logger()
 EXIT_FATAL = 3
-QUEUED_MAX = 1_000_000
-"""Records waiting for Kafka; beyond, nothing more is taken from the door."""
+WAITING_BYTES_MAX = 32 * 1024 * 1024
+"""Bytes that wait for Kafka; beyond, nothing more is taken from the door."""
+RECORD_OVERHEAD = 400
+"""What a record that waits costs besides its bytes (librdkafka's message, our entries)."""
+OVERSHOOT = 8
+"""How far beyond the limit the producer's own queue reaches: what was taken is always kept."""
+POLL_SECONDS = 0.002
+IDLE_SECONDS = 0.02
 
 
 class Full(OSError):
-    """Kafka is away and the queue is full: leave the session, the door keeps what is unsaid."""
+    """The queue is full all the same: leave the session, the door keeps what is unsaid."""
 
 
 class Recorder:
     """Publishes records of the language and calls back when Kafka has them."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, waiting_bytes_max: int = WAITING_BYTES_MAX) -> None:
         self._fatal: KafkaError | None = None
+        self._waiting_bytes, self._waiting_bytes_max = 0, waiting_bytes_max
+        self._room = asyncio.Event()
+        self._room.set()
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -36,39 +46,81 @@ class Recorder:
                 "linger.ms": 5,
                 "compression.type": "lz4",
                 "message.timeout.ms": 0,
-                "queue.buffering.max.messages": QUEUED_MAX,
+                "message.max.bytes": topics.RECORD_BYTES_MAX,
+                "queue.buffering.max.messages": 0,
+                "queue.buffering.max.kbytes": OVERSHOOT * waiting_bytes_max // 1024,
                 "error_cb": self._on_error,
             }
         )
 
-    def record(self, topic: str, key: bytes, record: Any, done: Callable[[], None]) -> None:
+    def record(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        done: Callable[[], None],
+        partition: int | None = None,
+    ) -> None:
         """Publish; `done` is called from `poll` once all replicas have it.
 
         Raises Full, an OSError like every other end of a session.
         """
-
-        def delivered(error: KafkaError | None, _message: object) -> None:
-            if error is None:
-                done()
-            else:
-                self._fatal = error
-
+        size = len(value) + RECORD_OVERHEAD
+        delivered = partial(self._delivered, done, size)
         try:
-            self._producer.produce(topic, codec.encode(record), key, on_delivery=delivered)
+            if partition is None:
+                self._producer.produce(topic, value, key, on_delivery=delivered)
+            else:
+                self._producer.produce(topic, value, key, partition, on_delivery=delivered)
         except BufferError as error:
             raise Full(f"{len(self._producer)} records wait for Kafka") from error
+        self._waiting_bytes += size
+        if self._waiting_bytes > self._waiting_bytes_max:
+            self._room.clear()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits for Kafka."""
+        return self._waiting_bytes
+
+    async def until_room(self) -> None:
+        """Wait while too much waits for Kafka: whoever takes from a door asks first."""
+        await self._room.wait()
+
+    async def keep_polling(self, progressed: Callable[[], None]) -> None:
+        """Run the callbacks of what Kafka has, for ever; call `progressed` after each turn."""
+        while True:
+            if self.poll():
+                progressed()
+            await asyncio.sleep(POLL_SECONDS if self._waiting_bytes else IDLE_SECONDS)
 
     def poll(self) -> int:
         """Run the callbacks that are ready; return their number. Raises SystemExit when fatal."""
-        count = self._producer.poll(0)
+        count = int(self._producer.poll(0))
         if self._fatal is not None:
             log.error("kafka.fatal", error=str(self._fatal))
             raise SystemExit(EXIT_FATAL)
-        return int(count)
+        return count
 
     def flush(self, seconds: float) -> int:
         """Wait for what is on its way; return how many records still are."""
         return int(self._producer.flush(seconds))
+
+    def partitions(self, topic: str, seconds: float) -> int:
+        """Return the partition count of a topic, 0 where there is none."""
+        found = self._producer.list_topics(topic, timeout=seconds).topics[topic]
+        return len(found.partitions)
+
+    def _delivered(
+        self, done: Callable[[], None], size: int, error: KafkaError | None, _message: object
+    ) -> None:
+        self._waiting_bytes -= size
+        if self._waiting_bytes <= self._waiting_bytes_max // 2:
+            self._room.set()
+        if error is None:
+            done()
+        else:
+            self._fatal = error
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

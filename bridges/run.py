@@ -145,12 +145,7 @@ class Owner:
             payload=message.value() or b"",
             letter_id=f"x-{where.topic}-{where.partition}-{where.offset}",
         )
-        self._recorder.record(
-            DEAD_LETTERS,
-            letter.key,
-            letter,
-            kept.set,
-        )
+        self._recorder.record(DEAD_LETTERS, letter.key, codec.encode(letter), kept.set)
         await kept.wait()
 
     def _assigned(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -181,7 +176,7 @@ async def run(
     owning = asyncio.create_task(Owner(settings, bridge, recorder).run(stopping))
     tasks: list[asyncio.Task[Any]] = [
         asyncio.create_task(bridge.keep_down()),
-        asyncio.create_task(_poll(recorder)),
+        asyncio.create_task(recorder.keep_polling(bridge.progressed)),
         asyncio.create_task(stopping.wait()),
         owning,
     ]
@@ -211,10 +206,3 @@ def _sound(messages: list[Message]) -> list[Message]:
             # another bridge has this name, or a join was answered while Kafka went away
             raise SystemExit(EXIT_FATAL)
     return [one for one in messages if one.error() is None]
-
-
-async def _poll(recorder: Recorder) -> None:
-    """Run delivery callbacks also when no bucket is held."""
-    while True:
-        recorder.poll()
-        await asyncio.sleep(0.05)

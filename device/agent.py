@@ -62,6 +62,7 @@ class Agent:
         )
         self._broker = Broker(host, port, ca_file, self.settings.keep_alive_seconds)
         self._encode = payloads.encoder(self.settings.content_type)
+        self._form = "+/cbor" if self.settings.content_type == CBOR else "+"
         self._choice = Choice(self.store, self.settings.refusals_max)
         self._sender: Sender | None = None
         self._stopping = asyncio.Event()
@@ -150,7 +151,7 @@ class Agent:
         will = json.dumps({"boot": self.outbox.boot, "status": "offline"}).encode()
         try:
             async with Link(self._broker, identity, self.device_id, will) as link:
-                await link.subscribe(f"devices/{self.device_id}/commands/+")
+                await link.subscribe(f"devices/{self.device_id}/commands/{self._form}")
                 await link.subscribe(f"devices/{self.device_id}/recorded")
                 self._began(identity)
                 await self._serve(link)
@@ -239,7 +240,7 @@ class Agent:
         level = message.topic.split("/")
         if level[2:] == ["recorded"]:
             self._take_recorded(message)
-        elif len(level) == 4 and level[2] == "commands":
+        elif len(level) in (4, 5) and level[2] == "commands":
             self._take_command(message, level[3])
         else:
             _log.warning("message on an unexpected topic=%s", message.topic)

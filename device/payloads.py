@@ -3,8 +3,9 @@
     up    devices/{id}/events/{type}       {boot, sequence, body}
     up    devices/{id}/replies/{command}   {boot, sequence, outcome, detail, signing_request?}
     up    devices/{id}/status              {boot, status: online | offline}
-    down  devices/{id}/commands/{command}  {type, command_id, issued_at, expires_at, ...}
-    down  devices/{id}/recorded            {boot, sequence, refused?} or {recorded: [[b, s], ...]}
+    down  devices/{id}/commands/{command}  {type, command_id, issued_at, expires_at, ...}, as JSON
+    down  .../commands/{command}/cbor      the same, as CBOR
+    down  devices/{id}/recorded            {recorded: [[b, s], ...]} or {boot?, sequence?, refused}
 
 Rules of this file: CBOR (RFC 8949) or JSON by the MQTT 5 content type, guessed from the first
 byte without one; bytes are base64 in JSON. Garbage raises `Malformed` and nothing else.

@@ -1,73 +1,123 @@
 """MQTT messages to events: pure. Every message becomes an event, a dead letter, or a hint.
 
 Identity comes from the stamp of the broker's plugin, never from topic or payload. What cannot be
-understood keeps its bytes in a dead letter, and its device is told.
+understood keeps its bytes in a dead letter, and its device is told. A report, the message that
+comes most, goes the short way: its numbers are read, its bytes are not taken apart.
 """
 
 from dataclasses import dataclass
 
 from bridges import inbound
-from bridges.inbound import PAYLOAD_BYTES_MAX, WHERE_CHARACTERS_MAX, Refused, Said, Translated
-from bridges.mqtt.broker.stamp import Stamp, verify
-from schemas import events
-from schemas.envelope import Evidence, is_device_id
+from bridges.inbound import PAYLOAD_BYTES_MAX, WHERE_CHARACTERS_MAX, Refused, Said
+from bridges.mqtt.broker.stamp import Sender, Stamp, Verifier
+from bridges.mqtt.reported import PROTOCOL, Reports
+from schemas import codec, events
+from schemas.envelope import Evidence, Numbering, is_device_id
 from schemas.reasons import Reason
+from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS
 
-PROTOCOL = "mqtt"
+REPORTS = "events"
+JSON = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """One PUBLISH as the broker handed it over."""
+@dataclass(slots=True)
+class Taken:
+    """A message and what it became: `value` under `key` for `topic`; None: a hint, not recorded.
+
+    `device_id` and `numbering` say whom to tell; `refused` is the Reason of a dead letter,
+    `counter` the number that the session gave the message, `hint` what kind of hint it was.
+    `packet_id` and `done` follow it on its way to Kafka.
+    """
 
     topic: str
-    payload: bytes
-    content_type: str
-    properties: list[tuple[str, str]]
+    key: bytes
+    value: bytes | None
+    device_id: str = ""
+    numbering: Numbering | None = None
+    refused: Reason | None = None
+    counter: int = 0
+    hint: str = ""
+    packet_id: int | None = None
+    done: bool = False
+
+    def finish(self) -> None:
+        """Kafka has it, or need not."""
+        self.done = True
 
 
-def translate(received: Received, secret: bytes, received_at: int) -> Translated:
-    """Translate one message. Never raises: what is refused becomes a dead letter."""
-    parts = received.topic.split("/")
-    if parts[0] == "bucket":
-        parts = parts[2:]
-    stamp = verify(received.properties, received.payload, secret)
-    if stamp is None or stamp.topic.split("/") != parts:
-        return _letter(received, parts, Refused(Reason.UNSIGNED_STAMP, "no valid stamp"))
-    evidence = Evidence(
-        certificate_sha256=stamp.certificate,
-        peer_address=stamp.address,
-        session=stamp.session,
-        counter=stamp.counter,
-        protocol=PROTOCOL,
-        received_at=received_at,
+class Translator:
+    """Translates the messages of many sessions under one secret."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._verifier, self._reports = Verifier(secret), Reports()
+
+    def translate(
+        self,
+        topic: str,
+        payload: bytes,
+        content_type: str,
+        properties: list[tuple[str, str]],
+        received_at: int,
+    ) -> Taken:
+        """Translate one message. Never raises: what is refused becomes a dead letter."""
+        own = topic.split("/", 2)[-1] if topic.startswith("bucket/") else topic
+        parts = own.split("/")
+        stamp = self._verifier.verify(properties, own, payload)
+        if stamp is None:
+            return _letter(topic, payload, Refused(Reason.UNSIGNED_STAMP, "no valid stamp"))
+        sender, counter = stamp
+        client = sender.client
+        try:
+            _check(topic, parts, payload, sender)
+            if parts[0] == "sessions":
+                return _session(parts[1], payload, _evidence(stamp, received_at))
+            if len(parts) == 4 and parts[2] == REPORTS and inbound.is_name(parts[3]):
+                numbering, said_at = inbound.report(payload, content_type)
+                value = self._reports.encode(
+                    sender,
+                    counter,
+                    received_at,
+                    numbering,
+                    parts[3],
+                    content_type,
+                    payload,
+                    said_at,
+                )
+            elif parts[2:] == ["status"]:
+                return Taken("", b"", None, hint="birth")
+            else:
+                said = Said(parts[2], "/".join(parts[3:]), content_type, payload)
+                event = inbound.event(said, client, _evidence(stamp, received_at))
+                value, numbering = codec.encode(event.record), event.numbering
+        except Refused as error:
+            return _letter(topic, payload, error, stamp)
+        return Taken(DEVICE_EVENTS, client.encode(), value, client, numbering, None, counter)
+
+
+def _check(topic: str, parts: list[str], payload: bytes, sender: Sender) -> None:
+    """See that a message is of a size that is taken, and on a topic of its sender's own."""
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise Refused(Reason.OVERSIZE, f"{len(payload)} bytes")
+    if parts[0] == "sessions" and len(parts) == 2:  # said by the plugin itself
+        return
+    if len(parts) < 3 or parts[0] != "devices" or parts[1] != sender.client:
+        raise Refused(Reason.FOREIGN_TOPIC, topic[:WHERE_CHARACTERS_MAX])
+
+
+def _evidence(stamp: Stamp, received_at: int) -> Evidence:
+    """Return what the broker saw of the session."""
+    sender, counter = stamp
+    return Evidence(
+        sender.certificate, sender.address, sender.session, counter, PROTOCOL, received_at
     )
-    try:
-        if len(received.payload) > PAYLOAD_BYTES_MAX:
-            raise Refused(Reason.OVERSIZE, f"{len(received.payload)} bytes")
-        if parts[0] == "sessions":
-            return _session(received, parts, evidence)
-        if not _is_own(parts, stamp):
-            raise Refused(Reason.FOREIGN_TOPIC, received.topic[:WHERE_CHARACTERS_MAX])
-        if parts[2:] == ["status"]:
-            return Translated(None, b"")
-        kind, name = (parts[2], parts[3]) if len(parts) == 4 else (parts[2], "")
-        said = Said(kind, name, received.content_type, received.payload)
-        return inbound.event(said, parts[1], evidence)
-    except Refused as error:
-        return _letter(received, parts, error)
 
 
-def _is_own(parts: list[str], stamp: Stamp) -> bool:
-    return len(parts) >= 3 and parts[0] == "devices" and parts[1] == stamp.client
-
-
-def _session(received: Received, parts: list[str], evidence: Evidence) -> Translated:
+def _session(device_id: str, payload: bytes, evidence: Evidence) -> Taken:
     """Translate what the plugin itself says of a session."""
-    said = inbound.mapping(received.payload, received.content_type)
-    device_id, kind, reason = parts[-1], said.get("event"), str(said.get("reason", ""))
+    said = inbound.mapping(payload, JSON)
+    kind, reason = said.get("event"), str(said.get("reason", ""))
     if not is_device_id(device_id):  # the broker's start, or a peer without a name to believe
-        return Translated(None, b"")
+        return Taken("", b"", None, hint="unnamed")
     record: events.Keyed
     if kind == "opened":
         record = events.SessionOpened(device_id, evidence)
@@ -77,7 +127,7 @@ def _session(received: Received, parts: list[str], evidence: Evidence) -> Transl
     else:
         why = DOOR_REASONS.get(reason, reason)
         record = events.SessionRefused(device_id, evidence, why, str(kind))
-    return Translated(record, device_id.encode(), device_id)
+    return Taken(DEVICE_EVENTS, device_id.encode(), codec.encode(record), device_id)
 
 
 DOOR_REASONS = {
@@ -95,7 +145,17 @@ DOOR_REASONS = {
 """The plugin's words for a refusal, in ours."""
 
 
-def _letter(received: Received, parts: list[str], error: Refused) -> Translated:
-    named = parts[1] if len(parts) > 1 and is_device_id(parts[1]) else ""
-    origin = f"mqtt:{received.topic[:WHERE_CHARACTERS_MAX]}"
-    return inbound.letter(error, named, origin, received.payload)
+def _letter(topic: str, payload: bytes, error: Refused, stamp: Stamp | None = None) -> Taken:
+    """Set a message aside, under the key of who sent it: nobody's without a stamp."""
+    client, counter = (stamp.sender.client, stamp.counter) if stamp is not None else ("", 0)
+    origin = f"mqtt:{topic[:WHERE_CHARACTERS_MAX]}"
+    kept = inbound.letter(error, client, origin, payload)
+    return Taken(
+        DEAD_LETTERS,
+        kept.key,
+        codec.encode(kept.record),
+        client if is_device_id(client) else "",
+        error.numbering,
+        error.reason,
+        counter,
+    )

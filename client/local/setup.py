@@ -56,25 +56,28 @@ def identities(layout: Layout, names: tuple[str, ...] = ("localhost", HOST)) -> 
 
 def broker(layout: Layout, plugin: Path, user: str | None) -> Path:
     """Write the broker's configuration; return its path."""
+    return config.write(broker_settings(layout, plugin, user))
+
+
+def broker_settings(layout: Layout, plugin: Path, user: str | None) -> config.BrokerSettings:
+    """Return what the broker is told."""
     here = layout.services_dir.resolve()
-    return config.write(
-        config.BrokerSettings(
-            data_dir=layout.broker_dir.resolve(),
-            device_ca=here / "device-chain.pem",
-            service_ca=layout.pki_dir.resolve() / "service-ca" / "ca.pem",
-            server_cert=here / "broker.pem",
-            server_key=here / "broker.key",
-            plugin=plugin,
-            secret_file=here / "stamp.secret",
-            device_issuers=layout.pki_dir.resolve() / "device-ca" / "ca.pem",
-            host=HOST,
-            device_port=layout.device_port,
-            service_port=layout.service_port,
-            buckets=layout.buckets,
-            keepalive_seconds_max=release.keepalive_seconds_max(release.installed()),
-            saved_changes=1_000,
-            user=user,
-        )
+    return config.BrokerSettings(
+        data_dir=layout.broker_dir.resolve(),
+        device_ca=here / "device-chain.pem",
+        service_ca=layout.pki_dir.resolve() / "service-ca" / "ca.pem",
+        server_cert=here / "broker.pem",
+        server_key=here / "broker.key",
+        plugin=plugin,
+        secret_file=here / "stamp.secret",
+        device_issuers=layout.pki_dir.resolve() / "device-ca" / "ca.pem",
+        host=HOST,
+        device_port=layout.device_port,
+        service_port=layout.service_port,
+        buckets=layout.buckets,
+        keepalive_seconds_max=release.keepalive_seconds_max(release.installed()),
+        saved_changes=1_000,
+        user=user,
     )
 
 

@@ -3,21 +3,35 @@
 import hashlib
 import hmac
 import json
+from dataclasses import dataclass
+from typing import Any
 
 import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridges.mqtt.broker.stamp import PREFIX, SIGNED
-from bridges.mqtt.inbound import PAYLOAD_BYTES_MAX, Received, translate
+from bridges.inbound import PAYLOAD_BYTES_MAX
+from bridges.mqtt.broker.stamp import NAME, Sender
+from bridges.mqtt.inbound import Taken, Translator
+from bridges.mqtt.reported import PROTOCOL, Reports
 from schemas import codec, events
 from schemas.decisions import DeadLetter
-from schemas.envelope import Numbering
+from schemas.envelope import Evidence, Numbering
 from schemas.reasons import Reason
 
 SECRET = b"s" * 32
 FINGERPRINT = "ab" * 32
+
+
+@dataclass
+class Received:
+    """A message as the broker hands it over."""
+
+    topic: str
+    payload: bytes
+    content_type: str
+    properties: list[tuple[str, str]]
 
 
 def stamped(
@@ -29,18 +43,23 @@ def stamped(
     secret: bytes = SECRET,
 ) -> Received:
     """Return a message as the broker's plugin hands it over."""
-    values = {
-        "certificate": FINGERPRINT,
-        "client": client,
-        "session": "0" * 32,
-        "counter": "7",
-        "address": "10.0.0.1",
-        "topic": topic,
-    }
-    signed = [values[name] for name in SIGNED] + [hashlib.sha256(payload).hexdigest()]
-    mac = hmac.new(secret, "\n".join(signed).encode(), hashlib.sha256).hexdigest()
-    properties = [(PREFIX + name, value) for name, value in (*values.items(), ("mac", mac))]
-    return Received(f"bucket/3/{topic}", payload, content_type, properties)
+    head = f"{FINGERPRINT} {client} {'0' * 32} 10.0.0.1 7"
+    signed = f"{head} {len(payload)}\n{topic}\n".encode() + payload
+    mac = hmac.new(secret, signed, hashlib.sha256).hexdigest()
+    return Received(f"bucket/3/{topic}", payload, content_type, [(NAME, f"{head} {mac}")])
+
+
+def translate(message: Received, secret: bytes = SECRET) -> Taken:
+    """Translate one message that came at 5."""
+    return Translator(secret).translate(
+        message.topic, message.payload, message.content_type, message.properties, 5
+    )
+
+
+def record(found: Taken) -> Any:
+    """Return the record that a message became."""
+    assert found.value is not None
+    return codec.decode(found.value)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +69,11 @@ def stamped(
 def test_a_report_carries_its_sessions_certificate(content_type: str, encode: object) -> None:
     """JSON or CBOR: the event has the fingerprint of the stamp and the device's own number."""
     payload = encode({"boot": 2, "sequence": 9, "body": 1})  # type: ignore[operator]
-    found = translate(stamped("devices/pump-1/events/heat", payload, content_type), SECRET, 5)
-    assert isinstance(found.record, events.DeviceReported)
-    assert found.record.evidence.certificate_sha256.hex() == FINGERPRINT
-    assert found.record.evidence.counter == 7
+    found = translate(stamped("devices/pump-1/events/heat", payload, content_type))
+    reported = record(found)
+    assert isinstance(reported, events.DeviceReported)
+    assert reported.evidence.certificate_sha256.hex() == FINGERPRINT
+    assert reported.evidence.counter == 7
     assert found.numbering == Numbering(2, 9)
     assert found.key == b"pump-1"
 
@@ -61,15 +81,39 @@ def test_a_report_carries_its_sessions_certificate(content_type: str, encode: ob
 def test_an_unsigned_message_is_a_dead_letter() -> None:
     """A will, a forgery, another secret: kept, counted by its reason, never an event."""
     forged = stamped("devices/pump-1/events/heat", b"{}", secret=b"x" * 32)
-    found = translate(forged, SECRET, 5)
-    assert isinstance(found.record, DeadLetter)
-    assert found.refused == Reason.UNSIGNED_STAMP
+    found = translate(forged)
+    assert isinstance(record(found), DeadLetter)
+    assert (found.refused, found.device_id) == (Reason.UNSIGNED_STAMP, "")
+
+
+@pytest.mark.parametrize("change", ["topic", "payload", "counter", "twice"])
+def test_a_stamp_holds_for_one_message_only(change: str) -> None:
+    """Moved to another topic or payload, renumbered, or there twice, it does not verify."""
+    message = stamped("devices/pump-1/events/heat", b"{}")
+    ((name, value),) = message.properties
+    if change == "topic":
+        message.topic = "bucket/3/devices/pump-1/events/cold"
+    elif change == "payload":
+        message.payload = b"[]"
+    elif change == "counter":
+        message.properties = [(name, value.replace(" 7 ", " 8 "))]
+    else:
+        message.properties *= 2
+    assert translate(message).refused == Reason.UNSIGNED_STAMP
 
 
 @pytest.mark.parametrize(
     ("topic", "payload", "reason"),
     [
         ("devices/pump-2/events/heat", b"{}", Reason.FOREIGN_TOPIC),
+        ("sessions", b"{}", Reason.FOREIGN_TOPIC),
+        ("devices/pump-1/events/heat", b'{"body": NaN}', Reason.MALFORMED),
+        ("devices/pump-1/events/heat", b'{"body": "\xff"}', Reason.MALFORMED),
+        ("devices/pump-1/events/heat", b'{"body": 1}{}', Reason.MALFORMED),
+        ("devices/pump-1/events/heat", b"[" * 100_000, Reason.MALFORMED),
+        ("devices/pump-1/events/heat", b'{"boot": true, "sequence": 1}', Reason.MALFORMED),
+        ("devices/pump-1/events/heat", b'{"boot": 1}', Reason.MALFORMED),
+        ("devices/pump-1/events/heat", b'{"boot": 1, "sequence": 1e400}', Reason.MALFORMED),
         ("devices/pump-1/events/heat", b"not json", Reason.MALFORMED),
         ("devices/pump-1/events/heat", b"[]", Reason.MALFORMED),
         ("devices/pump-1/events/heat", b'{"boot": -1, "sequence": 1}', Reason.MALFORMED),
@@ -81,25 +125,26 @@ def test_an_unsigned_message_is_a_dead_letter() -> None:
 )
 def test_each_refusal_has_its_reason(topic: str, payload: bytes, reason: Reason) -> None:
     """What is not accepted keeps its bytes in a dead letter that says why."""
-    found = translate(stamped(topic, payload), SECRET, 5)
+    found = translate(stamped(topic, payload))
     assert found.refused == reason
-    assert isinstance(found.record, DeadLetter)
-    assert found.record.payload == payload[:PAYLOAD_BYTES_MAX]
+    letter = record(found)
+    assert isinstance(letter, DeadLetter)
+    assert (letter.payload, letter.key, found.device_id) == (payload, b"pump-1", "pump-1")
 
 
 def test_a_garbage_signing_request_is_malformed_and_its_device_is_told() -> None:
     """The refusal carries the number, so that the device lets the item go."""
     payload = cbor2.dumps({"boot": 1, "sequence": 3, "outcome": "done", "signing_request": b"no"})
     message = stamped("devices/pump-1/replies/rotate-1", payload, "application/cbor")
-    found = translate(message, SECRET, 5)
+    found = translate(message)
     assert (found.refused, found.numbering) == (Reason.MALFORMED, Numbering(1, 3))
 
 
 def test_half_a_surrogate_pair_cannot_stop_a_bucket() -> None:
-    """JSON can say what UTF-8 cannot: the event is encoded all the same."""
+    """JSON can say what UTF-8 cannot: such a message is malformed, and its device is told."""
     payload = b'{"boot": 1, "sequence": 1, "outcome": "failed", "detail": "\\ud800"}'
-    found = translate(stamped("devices/pump-1/replies/rotate-1", payload), SECRET, 5)
-    assert codec.decode(codec.encode(found.record)).detail == "?"
+    found = translate(stamped("devices/pump-1/replies/rotate-1", payload))
+    assert (found.refused, found.device_id) == (Reason.MALFORMED, "pump-1")
 
 
 def test_the_plugins_words_become_session_events() -> None:
@@ -107,8 +152,8 @@ def test_the_plugins_words_become_session_events() -> None:
     kinds = {}
     for said in ("opened", "closed", "refused"):
         payload = json.dumps({"event": said, "reason": "refused-certificate"}).encode()
-        found = translate(stamped("sessions/pump-1", payload), SECRET, 5)
-        kinds[said] = type(found.record)
+        found = translate(stamped("sessions/pump-1", payload))
+        kinds[said] = type(record(found))
     assert kinds == {
         "opened": events.SessionOpened,
         "closed": events.SessionClosed,
@@ -135,6 +180,48 @@ def test_the_plugins_words_become_session_events() -> None:
 )
 def test_nothing_makes_the_translation_raise(topic: str, payload: bytes, kind: str) -> None:
     """Whatever comes, signed, becomes a record that can be encoded, or a hint."""
-    found = translate(stamped(topic, payload, kind), SECRET, 5)
-    if found.record is not None:
-        assert codec.decode(codec.encode(found.record)) == found.record
+    found = translate(stamped(topic, payload, kind))
+    assert (found.value is None) == bool(found.hint)
+    if found.value is not None:
+        codec.decode(found.value)
+
+
+@given(
+    counter=st.integers(0, 2**62),
+    received_at=st.integers(0, 2**62),
+    numbering=st.none() | st.builds(Numbering, st.integers(1, 2**61), st.integers(1, 2**61)),
+    texts=st.tuples(*[st.text(max_size=300)] * 5),
+    payload=st.binary(max_size=20_000),
+    said_at=st.integers(0, 2**62),
+)
+def test_a_report_is_written_as_the_codec_writes_it(
+    counter: int,
+    received_at: int,
+    numbering: Numbering | None,
+    texts: tuple[str, str, str, str, str],
+    payload: bytes,
+    said_at: int,
+) -> None:
+    """The short way gives the codec's bytes, whatever the parts, the second time too."""
+    device_id, session, address, event_type, content_type = texts
+    sender, reports = Sender(b"c" * 32, device_id, session, address), Reports()
+    evidence = Evidence(b"c" * 32, address, session, counter, PROTOCOL, received_at)
+    wanted = codec.encode(
+        events.DeviceReported(
+            device_id, evidence, numbering, event_type, content_type, payload, said_at
+        )
+    )
+    for _ in range(2):
+        assert wanted == reports.encode(
+            sender, counter, received_at, numbering, event_type, content_type, payload, said_at
+        )
+
+
+@pytest.mark.parametrize(("at", "said_at"), [(7, 7), (10**17, 10**17), (-1, 0), ("7", 0), ([], 0)])
+@pytest.mark.parametrize("content_type", ["application/json", "application/cbor"])
+def test_a_devices_clock_is_data(at: object, said_at: int, content_type: str) -> None:
+    """However far off it is, it is kept beside the time of the door, and refuses nothing."""
+    write = cbor2.dumps if content_type.endswith("cbor") else lambda one: json.dumps(one).encode()
+    message = stamped("devices/pump-1/events/heat", write({"at": at}), content_type)
+    reported = record(translate(message))
+    assert (reported.said_at, reported.evidence.received_at) == (said_at, 5)

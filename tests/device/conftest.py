@@ -12,10 +12,11 @@ from typing import Any
 
 import cbor2
 import pytest
-from aiomqtt import Client, PublishPacket, QoS
+from aiomqtt import PublishPacket, QoS
 
 from device import provision
 from device.provision import DeviceCa
+from protocols.mqtt import Client
 from tests.device.authorities import ADDRESS, issue_server, make_ca, write_pem
 from tests.helpers.wait import until
 
@@ -144,7 +145,7 @@ class Bridge:
     async def command(self, device_id: str, command_id: str, type: str, **fields: Any) -> None:
         """Send a command as CBOR."""
         body = {"type": type, "command_id": command_id, **fields}
-        topic = f"devices/{device_id}/commands/{command_id}"
+        topic = f"devices/{device_id}/commands/{command_id}/cbor"
         await self.send(topic, cbor2.dumps(body), "application/cbor")
 
     def heard(self, tail: str) -> list[dict[str, Any]]:
@@ -157,8 +158,6 @@ async def bridge(broker: Broker) -> AsyncIterator[Bridge]:
     """Connect a bridge to the broker."""
     client = Client(hostname=ADDRESS, port=broker.plain, identifier="bridge")
     async with client:
-        # aiomqtt 3.0.0a1 leaves Nagle's algorithm on: 40 ms for each PUBACK followed by PUBLISH.
-        client._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for level in ("events/+", "replies/+", "status"):
             await client.subscribe(f"devices/+/{level}", max_qos=QoS.AT_LEAST_ONCE)
         one = Bridge(client)

@@ -287,7 +287,7 @@ static int check_will(const struct mosquitto_evt_acl_check *check, const char *n
 static const char *const service_reads[] = {
 	"bucket/#", "devices/+/status", "$SYS/#", CONTROL_RESPONSE_TOPIC, NULL};
 static const char *const service_writes[] = {
-	CONTROL_TOPIC, "devices/+/commands/+", "devices/+/recorded", NULL};
+	CONTROL_TOPIC, "devices/+/commands/#", "devices/+/recorded", NULL};
 /* Of a device: what follows `devices/ID/`. */
 static const char *const device_reads[] = {"commands/#", "recorded", NULL};
 static const char *const device_writes[] = {"events/#", "replies/#", "status", NULL};

@@ -14,6 +14,8 @@
 #include <openssl/params.h>
 
 #define PREFIX "fleetcert-"
+#define NO_ADDRESS "-" /* of what the broker says for itself */
+#define STAMP_SIZE_MAX 512u
 
 /* A context that holds the key; every stamp copies it. */
 static EVP_MAC_CTX *keyed;
@@ -75,8 +77,13 @@ uint32_t bucket_of(const char *id, uint32_t buckets)
 
 void to_hex(char *hex, const unsigned char *bytes, size_t count)
 {
-	for (size_t i = 0; i < count; i++)
-		snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < count; i++) {
+		hex[2 * i] = digits[bytes[i] >> 4];
+		hex[2 * i + 1] = digits[bytes[i] & 15];
+	}
+	hex[2 * count] = '\0';
 }
 
 static bool is_user_property(const mosquitto_property *property)
@@ -144,28 +151,22 @@ int stamp_remove(mosquitto_property **properties)
 	return MOSQ_ERR_SUCCESS;
 }
 
-static bool payload_digest(char hex[SHA256_HEX_SIZE], const void *payload, size_t size)
+static bool authenticate(char mac[SHA256_HEX_SIZE], const char *head, const char *topic,
+	const void *payload, size_t payload_size)
 {
-	unsigned char digest[EVP_MAX_MD_SIZE];
-	unsigned int count = 0;
-
-	if (EVP_Digest(size == 0 ? "" : payload, size, digest, &count, EVP_sha256(), NULL) != 1)
-		return false;
-	to_hex(hex, digest, count);
-	return true;
-}
-
-static bool authenticate(char mac[SHA256_HEX_SIZE], const char *const *values, size_t count)
-{
+	char size_text[32];
 	unsigned char bytes[32];
 	size_t size = 0;
 	EVP_MAC_CTX *context = EVP_MAC_CTX_dup(keyed);
 	bool good = context != NULL;
 
-	for (size_t i = 0; good && i < count; i++)
-		good = (i == 0 || EVP_MAC_update(context, (const unsigned char *)"\n", 1) == 1)
-			&& EVP_MAC_update(context, (const unsigned char *)values[i], strlen(values[i])) == 1;
-	good = good && EVP_MAC_final(context, bytes, &size, sizeof bytes) == 1 && size == sizeof bytes;
+	snprintf(size_text, sizeof size_text, " %zu\n", payload_size);
+	good = good && EVP_MAC_update(context, (const unsigned char *)head, strlen(head)) == 1
+		&& EVP_MAC_update(context, (const unsigned char *)size_text, strlen(size_text)) == 1
+		&& EVP_MAC_update(context, (const unsigned char *)topic, strlen(topic)) == 1
+		&& EVP_MAC_update(context, (const unsigned char *)"\n", 1) == 1
+		&& (payload_size == 0 || EVP_MAC_update(context, payload, payload_size) == 1)
+		&& EVP_MAC_final(context, bytes, &size, sizeof bytes) == 1 && size == sizeof bytes;
 	EVP_MAC_CTX_free(context);
 	if (good)
 		to_hex(mac, bytes, sizeof bytes);
@@ -175,23 +176,16 @@ static bool authenticate(char mac[SHA256_HEX_SIZE], const char *const *values, s
 int stamp_add(mosquitto_property **properties, const struct stamp *stamp, const void *payload,
 	size_t payload_size)
 {
-	static const char *const names[] = {
-		PREFIX "certificate", PREFIX "client", PREFIX "session", PREFIX "counter",
-		PREFIX "address", PREFIX "topic", PREFIX "mac",
-	};
-	char counter[24], digest[SHA256_HEX_SIZE], mac[SHA256_HEX_SIZE];
-	const char *values[] = {
-		stamp->certificate, stamp->client, stamp->session, counter, stamp->address, stamp->topic,
-		digest,
-	};
-	int result = MOSQ_ERR_SUCCESS;
+	char text[STAMP_SIZE_MAX], mac[SHA256_HEX_SIZE];
+	const char *address = stamp->address[0] == '\0' ? NO_ADDRESS : stamp->address;
+	int size = snprintf(text, sizeof text, "%s %s %s %s %" PRIu64, stamp->certificate,
+		stamp->client, stamp->session, address, stamp->counter);
 
-	snprintf(counter, sizeof counter, "%" PRIu64, stamp->counter);
-	if (!payload_digest(digest, payload, payload_size) || !authenticate(mac, values, 7))
+	if (size < 0 || (size_t)size + 1 + sizeof mac > sizeof text
+			|| !authenticate(mac, text, stamp->topic, payload, payload_size))
 		return MOSQ_ERR_UNKNOWN;
-	values[6] = mac;
-	for (size_t i = 0; i < 7 && result == MOSQ_ERR_SUCCESS; i++)
-		result = mosquitto_property_add_string_pair(properties, MQTT_PROP_USER_PROPERTY, names[i],
-			values[i]);
-	return result;
+	text[size] = ' ';
+	memcpy(text + size + 1, mac, sizeof mac);
+	return mosquitto_property_add_string_pair(properties, MQTT_PROP_USER_PROPERTY, PREFIX "stamp",
+		text);
 }

@@ -1,9 +1,9 @@
 /* The stamp: what the broker knows of the session that sent a message, under an HMAC.
  *
- * It travels as seven MQTT 5 user properties. `fleetcert-mac` is the HMAC-SHA256, in hexadecimal,
- * over certificate, client, session, counter, address, topic and the hexadecimal SHA-256 of the
- * payload, joined by "\n". Only the topic could hold a newline (mosquitto refuses control
- * characters in topics), so the joined text reads in one way only. stamp.py is its reader.
+ * It travels as one MQTT 5 user property, `fleetcert-stamp`: certificate, client, session, address,
+ * counter and mac, separated by spaces, which none of them can hold. `mac` is the HMAC-SHA256, in
+ * hexadecimal, over all that stands before it, a space, the payload's size, a newline, the topic
+ * as the device wrote it, a newline, and the payload. stamp.py is its reader.
  */
 #ifndef FLEETCERT_STAMP_H
 #define FLEETCERT_STAMP_H
@@ -42,7 +42,7 @@ void to_hex(char *hex, const unsigned char *bytes, size_t count);
  * Returns MOSQ_ERR_SUCCESS, MOSQ_ERR_ACL_DENIED (too many user properties) or MOSQ_ERR_NOMEM. */
 int stamp_remove(mosquitto_property **properties);
 
-/* Adds the seven properties of a stamp; returns MOSQ_ERR_SUCCESS or another MOSQ_ERR_*. */
+/* Adds a stamp; returns MOSQ_ERR_SUCCESS or another MOSQ_ERR_*. */
 int stamp_add(mosquitto_property **properties, const struct stamp *stamp, const void *payload,
 	size_t payload_size);
 

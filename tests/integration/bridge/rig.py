@@ -10,6 +10,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from device.provision import DeviceCa, provision
 from pki import authority
 from protocols.mqtt import Client
 from schemas import codec
+from schemas.commands import InstallCertificate
 from schemas.events import DeviceReported
 from schemas.shares import share_of
 from schemas.topics import DEVICE_COMMANDS, DEVICE_EVENTS, PARTITIONER
@@ -37,6 +39,7 @@ from tests.helpers.wait import until, until_async
 BUCKETS, PARTITIONS = 4, 3
 SESSION_TIMEOUT_SECONDS = 2.0
 VALID_SECONDS = 3600
+HOUR_MS = 3_600_000
 QOS1 = aiomqtt.QoS.AT_LEAST_ONCE
 
 
@@ -49,6 +52,7 @@ class Device:
     client: aiomqtt.Client
     recorded: set[int] = field(default_factory=set)
     refused: dict[int, str] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
     commands: list[aiomqtt.PublishPacket] = field(default_factory=list)
 
     async def report(self, sequence: int, qos: aiomqtt.QoS = QOS1) -> Any:
@@ -82,14 +86,15 @@ class Device:
                 continue
             said = json.loads(packet.payload)
             if "refused" in said:
-                self.refused[said["sequence"]] = said["refused"]
+                self.reasons.append(said["refused"])
+                self.refused[said.get("sequence", 0)] = said["refused"]
             self.recorded |= {sequence for _, sequence in said.get("recorded", [])}
 
 
 class Bridge:
     """One bridge process."""
 
-    def __init__(self, rig: "Rig", name: str) -> None:
+    def __init__(self, rig: "Rig", name: str, *more: str) -> None:
         self._log = rig.layout.log_dir / f"{name}-{secrets.token_hex(4)}.log"
         self._metrics = free_ports(1)[0]
         layout = rig.layout
@@ -107,7 +112,9 @@ class Bridge:
             "--metrics-port": self._metrics,
         }
         words = [str(word) for pair in options.items() for word in pair]
-        self.process = rig.spawn([sys.executable, "-m", "bridges", "mqtt", *words], self._log)
+        self.process = rig.spawn(
+            [sys.executable, "-m", "bridges", "mqtt", *words, *more], self._log
+        )
 
     def metric(self, name: str) -> float:
         """Return the value of one metric line, 0 where it is not there yet."""
@@ -161,6 +168,7 @@ class Rig:
             {"bootstrap.servers": kafka.bootstrap, "partitioner": PARTITIONER}
         )
         self._spawned: list[subprocess.Popen[bytes]] = []
+        self._running: Bridge | None = None
         self.start_broker()
 
     def start_broker(self) -> None:
@@ -184,14 +192,27 @@ class Rig:
         return process
 
     def close(self) -> None:
-        """Kill whatever still runs."""
+        """End the shared bridge, and kill whatever else still runs."""
+        self.end_the_bridge()
         for process in self._spawned:
             process.kill()
             process.wait()
 
-    async def owning_bridge(self, name: str) -> Bridge:
+    async def the_bridge(self) -> Bridge:
+        """Return the bridge that tests share while they leave it in peace."""
+        if self._running is None or self._running.process.poll() is not None:
+            self._running = await self.bridge("bridge-a")
+        return self._running
+
+    def end_the_bridge(self) -> None:
+        """End the shared bridge, and see that it ended well."""
+        running, self._running = self._running, None
+        if running is not None and running.process.poll() is None:
+            assert running.end() == 0, running.text()
+
+    async def owning_bridge(self, name: str, *more: str) -> Bridge:
         """Start a bridge; return it as soon as it owns buckets."""
-        started = Bridge(self, name)
+        started = Bridge(self, name, *more)
         await until_async(
             lambda: started.process.poll() is not None or started.owned(),
             within=20,
@@ -200,9 +221,9 @@ class Rig:
         assert started.process.poll() is None, started.text()
         return started
 
-    async def bridge(self, name: str) -> Bridge:
+    async def bridge(self, name: str, *more: str) -> Bridge:
         """Start a bridge; return it when every bucket has a subscriber."""
-        started = await self.owning_bridge(name)
+        started = await self.owning_bridge(name, *more)
         for device_id in self.one_per_bucket("probe"):
             async with self.device(device_id) as probe:
                 await until_async(
@@ -231,7 +252,7 @@ class Rig:
         return provision(self._devices, device_id, folder, VALID_SECONDS)
 
     @contextlib.asynccontextmanager
-    async def device(self, device_id: str) -> AsyncIterator[Device]:
+    async def device(self, device_id: str, **options: Any) -> AsyncIterator[Device]:
         """Connect a device; whatever ended its session is forgiven at the end."""
         identity = self.credentials(device_id)
         context = ssl.create_default_context(cafile=str(self.ca_file))
@@ -241,11 +262,11 @@ class Rig:
             port=self.layout.device_port,
             ssl_context=context,
             identifier=device_id,
-            clean_start=True,
+            **{"clean_start": True, **options},
         )
         await client.__aenter__()
         device = Device(device_id, identity.fingerprint, client)
-        for tail in ("recorded", "commands/+"):
+        for tail in ("recorded", "commands/+", "commands/+/cbor"):
             await client.subscribe(f"devices/{device_id}/{tail}", max_qos=QOS1)
         listening = asyncio.create_task(device.listen())
         try:
@@ -293,3 +314,23 @@ def running_rig(directory: Path) -> Iterator[Rig]:
         if rig is not None:
             rig.close()
         kafka.kill()
+
+
+def now() -> int:
+    """Return the time in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+async def all_recorded(device: Device, count: int, within: float = 15.0) -> None:
+    """Wait until a device has been told that 1 to `count` are recorded."""
+    wanted = set(range(1, count + 1))
+    await until_async(
+        lambda: wanted <= device.recorded,
+        within=within,
+        describe=lambda: f"recorded; missing {sorted(wanted - device.recorded)[:10]}",
+    )
+
+
+def install(device_id: str, name: str, expires_at: int) -> InstallCertificate:
+    """Return a command with bytes in it."""
+    return InstallCertificate(f"install-{name}", device_id, 1, now(), expires_at, b"\x00\xffDER")

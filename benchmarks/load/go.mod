@@ -1,0 +1,3 @@
+module fleetcert/benchmarks/load
+
+go 1.26

@@ -1,0 +1,142 @@
+"""One bucket: its session with the broker, read in batches, acknowledged after Kafka.
+
+Rules of this file: nothing is taken while too much waits for Kafka; PUBACKs go out in the order of
+the messages (MQTT 5 section 4.6), many in one write; a session that ends takes its unacknowledged
+messages with it, and the broker sends them again to the next one. The subscription asks for QoS 1:
+a message of QoS 2 has been taken exactly once from its device when it gets here, and a second
+two-step handshake could not reach into Kafka. Its number, or the number of its session, makes
+the repeats of this last step harmless.
+"""
+
+import asyncio
+import time
+from collections import deque
+
+import structlog
+from mqtt5 import PublishPacket
+
+from bridges.kafka import Recorder
+from bridges.meter import Meter
+from bridges.mqtt import outbound
+from bridges.mqtt.client import Door, bucket_session
+from bridges.mqtt.inbound import Taken, Translator
+from bridges.mqtt.told import Teller
+from protocols.mqtt import AT_LEAST_ONCE, AT_MOST_ONCE, Client, Lost, Message, until_first
+
+log = structlog.get_logger()
+BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+YIELD_EVERY = 200
+"""Messages after which a reader lets everyone else have a turn."""
+WILLS = "devices/+/status"
+WILLS_BUCKET = 0
+"""Wills pass no hook of the plugin, so they come in no bucket: one bucket's owner counts them."""
+
+
+class Bucket:
+    """Holds one bucket, over as many sessions as it takes."""
+
+    def __init__(
+        self,
+        number: int,
+        door: Door,
+        translator: Translator,
+        recorder: Recorder,
+        teller: Teller,
+        meter: Meter,
+    ) -> None:
+        self.number, self.up = number, False
+        self._door, self._translator = door, translator
+        self._recorder, self._teller, self._meter = recorder, teller, meter
+        self._on_way: deque[Taken] = deque()
+        self._progressed = asyncio.Event()
+
+    def progressed(self) -> None:
+        """Look at what Kafka has."""
+        if self._on_way:
+            self._progressed.set()
+
+    async def hold(self) -> None:
+        """Keep a session until cancelled."""
+        attempt = 0
+        while True:
+            try:
+                async with bucket_session(self._door, self.number) as client:
+                    await self._subscribe(client)
+                    self.up, attempt = True, 0
+                    log.info("bucket.up", bucket=self.number)
+                    await self._pump(client)
+            except Lost as error:
+                self._meter.connection_error()
+                log.warning("bucket.lost", bucket=self.number, error=str(error))
+            finally:
+                self.up = False
+            await asyncio.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
+            attempt += 1
+
+    async def _subscribe(self, client: Client) -> None:
+        await client.subscribe(f"bucket/{self.number}/#", max_qos=AT_LEAST_ONCE)
+        if self.number == WILLS_BUCKET:
+            await client.subscribe(WILLS, max_qos=AT_MOST_ONCE)
+
+    async def _pump(self, client: Client) -> None:
+        """Read and acknowledge until one of both ends; then the session is over."""
+        self._on_way = deque()  # of this session: its packet ids mean nothing to another
+        await until_first(self._read(client), self._acknowledge(client), client.disconnected())
+
+    async def _read(self, client: Client) -> None:
+        while True:
+            await self._recorder.until_room()
+            batch = await client.batch()
+            for start in range(0, len(batch), YIELD_EVERY):
+                self._take(batch[start : start + YIELD_EVERY])
+                await asyncio.sleep(0)
+                await self._recorder.until_room()
+
+    def _take(self, batch: list[Message]) -> None:
+        now = time.time_ns() // 1_000_000
+        sizes = []
+        for packet in batch:
+            if not isinstance(packet, PublishPacket):
+                continue
+            topic, payload = packet.topic, packet.payload
+            sizes.append(len(payload))
+            if not topic.startswith("bucket/"):
+                self._meter.hint("will")
+                continue
+            taken = self._translator.translate(
+                topic, payload, packet.content_type or "", packet.user_properties, now
+            )
+            taken.packet_id = packet.packet_id
+            self._on_way.append(taken)
+            if taken.value is None:
+                self._meter.hint(taken.hint)
+                taken.finish()
+                self._progressed.set()
+                continue
+            if taken.refused is not None:
+                self._meter.refused(taken.refused.value)
+            self._recorder.record(taken.topic, taken.key, taken.value, taken.finish)
+        self._meter.received(sizes)
+
+    async def _acknowledge(self, client: Client) -> None:
+        """Acknowledge to the broker, and to the devices, what Kafka has."""
+        while True:
+            await self._progressed.wait()
+            self._progressed.clear()
+            packet_ids, on_way = [], self._on_way
+            while on_way and on_way[0].done:
+                taken = on_way.popleft()
+                if taken.packet_id is not None:
+                    packet_ids.append(taken.packet_id)
+                self._tell(taken)
+            if packet_ids:
+                await client.puback_all(packet_ids)
+
+    def _tell(self, taken: Taken) -> None:
+        numbering = taken.numbering
+        if not taken.device_id:
+            return
+        if taken.refused is not None:
+            self._teller.refused(taken.device_id, outbound.refused(taken))
+        elif numbering is not None:
+            self._teller.recorded(taken.device_id, (numbering.boot, numbering.sequence))

@@ -1,0 +1,109 @@
+"""DeviceReported as bytes, straight from its parts: pure. The record that a bridge writes most.
+
+It is what `schemas.codec.encode` gives, byte for byte (a property test holds it), at a tenth of
+the cost: what is the same for a whole session, or for an event type, is written once. Avro's
+encoding is that of its specification, "Binary Encoding": lengths and numbers are zig-zag varints.
+"""
+
+from bridges.mqtt.broker.stamp import Sender
+from schemas import codec
+from schemas.envelope import Numbering
+
+KEPT_MAX = 50_000
+"""Sessions, and event types, that are remembered."""
+
+PROTOCOL = "mqtt"
+
+
+def number(value: int) -> bytes:
+    """Return an Avro `long`, not negative."""
+    return _SMALL[value] if value < len(_SMALL) else _number(value)
+
+
+def _number(value: int) -> bytes:
+    value <<= 1
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def string(text: str) -> bytes:
+    """Return an Avro `string`."""
+    data = text.encode()
+    return number(len(data)) + data
+
+
+_SMALL = [_number(value) for value in range(16_384)]
+_PROTOCOL = string(PROTOCOL)
+_UNNUMBERED, _NUMBERED = b"\x00", b"\x02"
+"""The branch of the union that `numbering` is."""
+
+
+class Reports:
+    """Encodes the reports of many sessions."""
+
+    def __init__(self) -> None:
+        self._header = codec.HEADER.pack(codec.MAGIC, codec.schema_ids()["DeviceReported"])
+        self._senders: dict[Sender, bytes] = {}
+        self._kinds: dict[tuple[str, str], bytes] = {}
+        self._at, self._at_bytes = 0, number(0)
+
+    def encode(
+        self,
+        sender: Sender,
+        counter: int,
+        received_at: int,
+        numbering: Numbering | None,
+        event_type: str,
+        content_type: str,
+        payload: bytes,
+        said_at: int = 0,
+    ) -> bytes:
+        """Return the bytes of the DeviceReported with these parts."""
+        if received_at != self._at:
+            self._at, self._at_bytes = received_at, number(received_at)
+        who = self._senders.get(sender) or self._learn(sender)
+        kind = self._kinds.get((event_type, content_type)) or self._type(event_type, content_type)
+        numbered = _UNNUMBERED
+        if numbering is not None:
+            numbered = _NUMBERED + number(numbering.boot) + number(numbering.sequence)
+        return b"".join(
+            (
+                who,
+                number(counter),
+                _PROTOCOL,
+                self._at_bytes,
+                numbered,
+                kind,
+                number(len(payload)),
+                payload,
+                number(said_at),
+            )
+        )
+
+    def _learn(self, sender: Sender) -> bytes:
+        """Write what is the same in every report of a session."""
+        if len(self._senders) >= KEPT_MAX:
+            self._senders.clear()
+        written = b"".join(
+            (
+                self._header,
+                string(sender.client),
+                number(len(sender.certificate)),
+                sender.certificate,
+                string(sender.address),
+                string(sender.session),
+            )
+        )
+        self._senders[sender] = written
+        return written
+
+    def _type(self, event_type: str, content_type: str) -> bytes:
+        if len(self._kinds) >= KEPT_MAX:
+            self._kinds.clear()
+        written = string(event_type) + string(content_type)
+        self._kinds[event_type, content_type] = written
+        return written

@@ -1,0 +1,132 @@
+"""Kafka, the broker and other bridges come and go."""
+
+import asyncio
+import signal
+
+from tests.helpers.wait import until_async
+from tests.integration.bridge.rig import HOUR_MS, Bridge, Rig, all_recorded, install, now
+
+
+async def test_kafka_may_die_at_the_moment_of_the_assignment(rig: Rig) -> None:
+    """The bridge that has just got its buckets waits for Kafka, and does not abort."""
+    started = await rig.owning_bridge("bridge-a")
+    rig.kafka.kill()
+    rig.kafka.start()
+    async with rig.device("early-1") as device:
+
+        async def heard() -> bool:
+            await device.report(1)
+            return 1 in device.recorded
+
+        await until_async(heard, within=20, describe=started.text)
+    assert started.process.poll() is None, started.text()
+    assert started.end() == 0, started.text()
+
+
+async def test_nothing_is_recorded_while_kafka_stands_still(rig: Rig, alone: Bridge) -> None:
+    """The bridge has the messages, the device is told of none, until Kafka goes on."""
+    async with rig.device("patient-1") as device:
+        await device.report(1)
+        await all_recorded(device, 1)
+        before = alone.metric("mqtt_messages_received_total")
+        rig.kafka.signal(signal.SIGSTOP)
+        try:
+            for sequence in range(2, 52):
+                await device.report(sequence)
+            await until_async(
+                lambda: alone.metric("mqtt_messages_received_total") >= before + 50,
+                describe="the bridge has them",
+            )
+            assert device.recorded == {1}
+        finally:
+            rig.kafka.signal(signal.SIGCONT)
+        await all_recorded(device, 51)
+    assert list(dict.fromkeys(rig.sequences("patient-1"))) == list(range(1, 52))
+
+
+async def test_the_broker_keeps_what_kafka_does_not_have(rig: Rig, alone: Bridge) -> None:
+    """Kafka down, bridge killed: the messages were not acknowledged, and come again."""
+    async with rig.device("kept-1") as device:
+        before = alone.metric("mqtt_messages_received_total")
+        rig.kafka.kill()
+        for sequence in range(1, 51):
+            await device.report(sequence)
+        await until_async(
+            lambda: alone.metric("mqtt_messages_received_total") >= before + 50,
+            describe="the bridge has them",
+        )
+        alone.end(signal.SIGKILL)
+        assert device.recorded == set()
+        rig.kafka.start()
+        second = await rig.bridge("bridge-b")
+        await until_async(
+            lambda: set(rig.sequences("kept-1")) == set(range(1, 51)),
+            within=20,
+            describe="all are in the history",
+        )
+    assert second.end() == 0, second.text()
+
+
+async def test_sigterm_ends_a_bridge_whose_broker_and_kafka_are_away(
+    rig: Rig, alone: Bridge
+) -> None:
+    """A command waits for a broker that is gone, Kafka stands still: the process still ends."""
+    rig.broker.kill()
+    rig.broker.wait()
+    rig.command("waiting-1", install("waiting-1", "waiting", now() + HOUR_MS))
+    rig.kafka.signal(signal.SIGSTOP)
+    try:
+        assert await asyncio.to_thread(alone.end) == 0, alone.text()
+    finally:
+        rig.kafka.signal(signal.SIGCONT)
+        rig.start_broker()
+
+
+async def test_the_bridge_outlives_the_broker(rig: Rig, alone: Bridge) -> None:
+    """The broker is killed and comes back: the bridge hears devices again by itself."""
+    rig.broker.kill()
+    rig.broker.wait()
+    rig.start_broker()
+    async with rig.device("again-1") as device:
+
+        async def heard() -> bool:
+            await device.report(1)
+            return 1 in device.recorded
+
+        await until_async(heard, within=20, describe=alone.text)
+    assert alone.metric("mqtt_connection_errors") > 0
+
+
+async def test_order_and_completeness_survive_a_killed_bridge(rig: Rig, alone: Bridge) -> None:
+    """One of three bridges dies: every message arrives, each device's in order."""
+    others = [Bridge(rig, "bridge-b"), Bridge(rig, "bridge-c")]
+    await until_async(
+        lambda: all(one.owned() for one in others), within=20, describe="three share the buckets"
+    )
+    names = rig.one_per_bucket("stream")
+    count = 400
+
+    async def stream(name: str, halfway: asyncio.Event) -> set[int]:
+        async with rig.device(name) as device:
+            for sequence in range(1, count + 1):
+                await device.report(sequence)
+                if sequence == count // 2:
+                    halfway.set()
+            await until_async(
+                lambda: set(rig.sequences(name)) == set(range(1, count + 1)),
+                within=30,
+                describe=f"all of {name}",
+            )
+            return device.recorded
+
+    halfway = asyncio.Event()
+    streaming = asyncio.gather(*(stream(name, halfway) for name in names))
+    await halfway.wait()
+    others[0].end(signal.SIGKILL)
+    told = await streaming
+    for name, recorded in zip(names, told, strict=True):
+        sequences = rig.sequences(name)
+        assert recorded <= set(sequences)
+        assert list(dict.fromkeys(sequences)) == list(range(1, count + 1))
+    assert alone.process.poll() is None, alone.text()
+    assert others[1].end() == 0, others[1].text()
