@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import resource
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,7 +41,8 @@ _log = logging.getLogger("fleetcert.device.simulator")
 class Plan:
     """What to simulate: `rate` is events per second and device, `shares` behaviour to share.
 
-    `seconds` 0 means until stopped. With a `ca`, devices without identity get one from it.
+    `seconds` 0 means until stopped. With a `ca`, devices without identity get one from it. At the
+    end, what is kept has `drain_seconds` without progress to be recorded.
     """
 
     directory: Path
@@ -54,6 +56,7 @@ class Plan:
     shares: Mapping[str, float] = field(default_factory=dict)
     ca: DeviceCa | None = None
     valid_seconds: int = 90 * 86_400
+    drain_seconds: float = DRAIN_SECONDS
 
 
 def device_ids(plan: Plan) -> list[str]:
@@ -160,13 +163,14 @@ class Simulator:
     async def _drain(self) -> None:
         """Wait for what is kept to be recorded, for as long as there is progress.
 
-        Devices that stopped keep theirs for later.
+        Progress means fewer items than ever: a device that flaps keeps and records a new one with
+        each session. Devices that stopped keep theirs for later.
         """
-        progress, since = -1, time.monotonic()
-        while any(len(one.outbox) for one in self.agents.values() if not one.stopping):
-            if self.ledger.counts[RECORDED] > progress:
-                progress, since = self.ledger.counts[RECORDED], time.monotonic()
-            if time.monotonic() - since > DRAIN_SECONDS:
+        least, since = sys.maxsize, time.monotonic()
+        while left := sum(len(one.outbox) for one in self.agents.values() if not one.stopping):
+            if left < least:
+                least, since = left, time.monotonic()
+            if time.monotonic() - since > self.plan.drain_seconds:
                 return
             await asyncio.sleep(DRAIN_POLL_SECONDS)
 

@@ -157,7 +157,7 @@ class Demo:
 
 
 def _line(seen: Snapshot) -> str:
-    states = ", ".join(f"{count} {name}" for name, count in sorted(seen.states.items()))
+    states = ", ".join(f"{count} {name}" for name, count in sorted(seen.states.items())) or "none"
     return (
         f"{seen.seconds:3.0f} s: {seen.done} of {seen.expected} rotated; {states}; "
         f"{seen.recorded} events recorded, {len(seen.alerts)} alerts"

@@ -21,6 +21,8 @@ PREFIX = "pump"
 DEVICES = 50
 NEAR_EXPIRY = 30
 NEAR_DAYS, FAR_DAYS = 20, 90
+DRAIN_SECONDS = 5.0
+"""Devices that come back under a retired certificate keep what they say for ever."""
 
 MISBEHAVIOUR = {
     "goes-offline": 1,
@@ -93,6 +95,7 @@ def plan(directory: Path, port: int, ca_file: Path) -> Plan:
         rate=1.0,
         prefix=PREFIX,
         shares=shares,
+        drain_seconds=DRAIN_SECONDS,
     )
 
 
