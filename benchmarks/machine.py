@@ -24,6 +24,7 @@ from schemas.states import PARTITION_KEY, DeviceRow, PartitionRow
 from streams.core.deadlines import Deadlines
 from streams.core.device import MACHINE
 from streams.core.machine import Partition, fold
+from streams.engine.memory import collect_rarely
 from streams.engine.program import Record
 from streams.programs import entry
 
@@ -213,6 +214,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     written = History(options.devices, seed=1)
     history = written.run(options.events)
+    collect_rarely()  # as the worker does
     runs = [once(history) for _ in range(options.repetitions)]
     rates = sorted(len(history) / seconds for seconds, _ in runs)
     per_million = statistics.median(seconds for seconds, _ in runs) / len(history) * 1e6

@@ -14,6 +14,7 @@ import contextlib
 import json
 import logging
 import random
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,14 @@ class Agent:
         number = self.outbox.put(
             f"devices/{self.device_id}/events/{type}",
             self.settings.content_type,
-            lambda boot, sequence: self._encode({"boot": boot, "sequence": sequence, "body": body}),
+            lambda boot, sequence: self._encode(
+                {
+                    "boot": boot,
+                    "sequence": sequence,
+                    "at": time.time_ns() // 1_000_000,
+                    "body": body,
+                }
+            ),
         )
         self._kept(number)
         return number

@@ -1,12 +1,13 @@
 """The payloads between a device and its bridge, as bytes and as values. No I/O.
 
-    up    devices/{id}/events/{type}       {boot, sequence, body}
+    up    devices/{id}/events/{type}       {boot, sequence, at, body}
     up    devices/{id}/replies/{command}   {boot, sequence, outcome, detail, signing_request?}
     up    devices/{id}/status              {boot, status: online | offline}
     down  devices/{id}/commands/{command}  {type, command_id, issued_at, expires_at, ...}, as JSON
     down  .../commands/{command}/cbor      the same, as CBOR
     down  devices/{id}/recorded            {recorded: [[b, s], ...]} or {boot?, sequence?, refused}
 
+`at` is the device's own clock in milliseconds: told, never trusted; one far ahead raises an alert.
 Rules of this file: CBOR (RFC 8949) or JSON by the MQTT 5 content type, guessed from the first
 byte without one; bytes are base64 in JSON. Garbage raises `Malformed` and nothing else.
 """

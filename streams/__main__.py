@@ -9,6 +9,7 @@ import faust
 import structlog
 
 from streams.app import Settings, create
+from streams.engine.memory import collect_rarely
 
 EXAMPLES = """examples:
   python -m streams worker --bootstrap 127.0.0.1:9092 --data-dir var/worker-0
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    collect_rarely()
     app = create(
         Settings(**{name: value for name, value in vars(options).items() if name != "role"})
     )

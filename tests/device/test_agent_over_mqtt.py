@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -73,6 +74,7 @@ async def test_reports_are_recorded_in_order(lamp: Path, broker: Broker, bridge:
             await agent.drained()
     heard = bridge.heard("/events/count")
     assert [one["body"]["n"] for one in heard] == list(range(50))
+    assert all(abs(one["at"] - time.time() * 1_000) < 60_000 for one in heard)
     assert sorted(notes.kept) == sorted(notes.recorded)
     assert bridge.heard("/events/health")[0]["body"]["fingerprint"] == notes.sessions[0]
 
