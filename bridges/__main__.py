@@ -1,4 +1,4 @@
-"""`python -m bridges mqtt`: one MQTT bridge."""
+"""`python -m bridges mqtt` and `python -m bridges coap`: one bridge."""
 
 import argparse
 import asyncio
@@ -11,14 +11,17 @@ import structlog
 from prometheus_client import start_http_server
 
 from bridges import run
+from bridges.coap import process as coap
 from bridges.kafka import Recorder
 from bridges.meter import Meter
 from bridges.mqtt.bridge import MqttBridge
 from bridges.mqtt.client import Door
 
-EXAMPLES = """example:
+EXAMPLES = """examples:
   python -m bridges mqtt --bootstrap 127.0.0.1:9092 --mqtt-host localhost --mqtt-port 8884 \\
       --ca service-ca.pem --cert bridge.pem --key bridge.key --secret-file stamp.secret
+  python -m bridges coap --bootstrap 127.0.0.1:9092 --host 0.0.0.0 \\
+      --cert coap.pem --key coap.key --device-ca device-ca.pem
 """
 GC_THRESHOLD = 50_000
 """Records in flight are many and in no cycle: looking at them often took a tenth of the time."""
@@ -30,8 +33,21 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("protocol", choices=["mqtt"])
-    parser.add_argument("--bootstrap", default="127.0.0.1:9092", help="Kafka's host:port")
+    protocols = parser.add_subparsers(required=True, metavar="protocol")
+    mqtt = protocols.add_parser("mqtt", help="between a broker and Kafka")
+    _mqtt_options(mqtt)
+    mqtt.set_defaults(work=_mqtt)
+    constrained = protocols.add_parser("coap", help="between CoAP devices and Kafka")
+    coap.add_options(constrained)
+    constrained.set_defaults(work=coap.run)
+    for one in (mqtt, constrained):
+        one.add_argument("--bootstrap", default="127.0.0.1:9092", help="Kafka's host:port")
+        one.add_argument("--metrics-port", type=int, default=0, help="0: no endpoint")
+        one.add_argument("--metrics-host", default="127.0.0.1", help="who may ask: this machine")
+    return parser.parse_args(argv)
+
+
+def _mqtt_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mqtt-host", default="localhost")
     parser.add_argument("--mqtt-port", type=int, default=8884, help="the service listener")
     for name, what in (
@@ -45,24 +61,9 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--group", default="mqtt-bridges")
     parser.add_argument("--bridge-id", default=f"bridge-{os.getpid()}")
     parser.add_argument("--session-timeout-seconds", type=float, default=6.0)
-    parser.add_argument("--metrics-port", type=int, default=0, help="0: no endpoint")
-    parser.add_argument("--metrics-host", default="127.0.0.1", help="who may ask: this machine")
-    return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Read the options and run until SIGTERM."""
-    options = _options(argv)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    if options.metrics_port:
-        start_http_server(options.metrics_port, options.metrics_host)
+def _mqtt(options: argparse.Namespace) -> None:
     secret, meter = options.secret_file.read_bytes(), Meter()
     door = Door(options.mqtt_host, options.mqtt_port, options.ca, options.cert, options.key)
     settings = run.GroupSettings(
@@ -79,6 +80,22 @@ def main(argv: list[str] | None = None) -> None:
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 50)
     asyncio.run(run.run(settings, Recorder(options.bootstrap), make))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the options and run until SIGTERM."""
+    options = _options(argv)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    if options.metrics_port:
+        start_http_server(options.metrics_port, options.metrics_host)
+    options.work(options)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import contextlib
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -25,6 +25,7 @@ from schemas.reasons import Reason
 from schemas.topics import DEAD_LETTERS, DEVICE_COMMANDS
 
 log = structlog.get_logger()
+B = TypeVar("B", bound=Bridge)
 DRAIN_SECONDS = 5.0
 """For each of: commands on their way, records on their way."""
 METADATA_SECONDS = 2.0
@@ -164,23 +165,37 @@ class Owner:
         asyncio.run_coroutine_threadsafe(self._bridge.own(buckets), self._loop).result()
 
 
+class Source(Protocol):
+    """Where a bridge's commands come from."""
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Deliver commands until `stopping`."""
+
+
 async def run(
     settings: GroupSettings, recorder: Recorder, make: Callable[[Recorder], Bridge]
 ) -> None:
-    """Run one bridge until SIGTERM or SIGINT, then drain."""
+    """Run one bridge of a consumer group until SIGTERM or SIGINT, then drain."""
+    await live(recorder, make, lambda bridge: Owner(settings, bridge, recorder))
+
+
+async def live(
+    recorder: Recorder, make: Callable[[Recorder], B], source: Callable[[B], Source]
+) -> None:
+    """Run one bridge, whatever its commands come from, until SIGTERM or SIGINT, then drain."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stopping.set)
     bridge = make(recorder)
-    owning = asyncio.create_task(Owner(settings, bridge, recorder).run(stopping))
+    owning = asyncio.create_task(source(bridge).run(stopping))
     tasks: list[asyncio.Task[Any]] = [
         asyncio.create_task(bridge.keep_down()),
         asyncio.create_task(recorder.keep_polling(bridge.progressed)),
         asyncio.create_task(stopping.wait()),
         owning,
     ]
-    log.info("bridge.started", group=settings.group)
+    log.info("bridge.started", bridge=type(bridge).__name__)
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     stopping.set()
     await asyncio.wait([owning], timeout=DRAIN_SECONDS)  # a command may wait for a broker away

@@ -1,0 +1,1 @@
+"""The CoAP bridge: constrained devices over coaps+tcp and coaps, one resource tree for all."""

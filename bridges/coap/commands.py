@@ -1,0 +1,101 @@
+"""Every command, for every CoAP process: read from the beginning, without a group.
+
+Rules of this file: a process delivers to its own sessions and knows all refusals, so it reads all
+of `device.commands` whenever it starts; nothing is committed. Commands of before are for nobody:
+the machine sends what is pending when a session opens.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from schemas import codec
+from schemas.commands import (
+    Command,
+    DropCertificate,
+    InstallCertificate,
+    RefuseCertificate,
+    RotateCertificate,
+)
+from schemas.topics import DEVICE_COMMANDS
+
+log = structlog.get_logger()
+COMMANDS = (RotateCertificate, InstallCertificate, DropCertificate, RefuseCertificate)
+BATCH_MAX = 500
+METADATA_SECONDS = 5.0
+AWAY_SECONDS = 1.0
+
+
+class AllCommands:
+    """A consumer of the whole topic."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        deliver: Callable[[Command], Awaitable[None]],
+        caught_up: asyncio.Event,
+    ) -> None:
+        self._deliver, self._caught_up = deliver, caught_up
+        self._behind: set[int] = set()
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "coap-bridges",  # the client demands a name; nothing is committed
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Deliver until `stopping`."""
+        while not stopping.is_set() and not await asyncio.to_thread(self._assign):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), AWAY_SECONDS)
+        while not stopping.is_set():
+            for message in await asyncio.to_thread(self._consumer.consume, BATCH_MAX, 0.2):
+                await self._take(message)
+        await asyncio.to_thread(self._consumer.close)
+
+    def _assign(self) -> bool:
+        """Take every partition from its beginning; tell whether Kafka and the topic were there."""
+        try:
+            listed = self._consumer.list_topics(DEVICE_COMMANDS, timeout=METADATA_SECONDS)
+        except KafkaException as error:
+            log.warning("kafka.away", error=str(error))
+            return False
+        self._behind = set(listed.topics[DEVICE_COMMANDS].partitions)
+        self._consumer.assign(
+            [TopicPartition(DEVICE_COMMANDS, one, OFFSET_BEGINNING) for one in self._behind]
+        )
+        return bool(self._behind)
+
+    async def _take(self, message: Message) -> None:
+        error = message.error()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:
+                self._behind.discard(message.partition())
+                if not self._behind:
+                    self._caught_up.set()
+            else:
+                log.warning("kafka.error", error=str(error))
+            return
+        try:
+            command = codec.decode(message.value() or b"")
+        except codec.Undecodable as problem:  # the MQTT bridge keeps it in a dead letter
+            log.warning("command.undecodable", offset=message.offset(), error=str(problem))
+            return
+        if isinstance(command, COMMANDS):
+            await self._deliver(command)

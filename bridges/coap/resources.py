@@ -1,0 +1,245 @@
+"""The resource tree, one for all transports: what each path answers to whom.
+
+    POST /events/{type}       2.04 once Kafka has it; ?ttd=N waits N seconds for commands
+    GET  /commands            the commands that wait for this device; with Observe, as they come
+    POST /replies/{command}   2.04 once Kafka has it
+    GET  /.well-known/core    also without a session: what there is
+
+Rules of this file: who asks is the session of the transport; without one there is discovery alone.
+2.04 means *recorded*; every refusal carries its code and a sentence (RFC 7252 section 5.5.2).
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from aiocoap import Message
+from aiocoap.numbers import codes
+from aiocoap.numbers.constants import Reliable
+
+from bridges.coap import blocks, discovery, downward
+from bridges.coap.sessions import Bucket, Session
+from bridges.inbound import CBOR, Refused, Said
+from schemas.reasons import Reason
+
+log = structlog.get_logger()
+EVENTS, REPLIES, COMMANDS = "events", "replies", "commands"
+WELL_KNOWN = (".well-known", "core")
+CONTENT_TYPES = {None: "", discovery.JSON: "application/json", discovery.CBOR: CBOR}
+UNDERSTOOD = frozenset({3, 7, 11, 15, 17, 23, 27})
+"""The critical options (odd numbers) that we know: host, port, path, query, accept, blocks."""
+PROXY_OPTIONS = frozenset({35, 39})
+OBSERVERS_MAX = 4
+"""Observations of one session."""
+IN_FLIGHT_MAX = 32
+"""Requests of one session that wait for Kafka."""
+BLOCK_COST = 0.1
+"""What a further block costs of the rate, a request being 1."""
+TTD_SECONDS_MAX = 60.0
+AWAY_SECONDS, CALM_SECONDS = 5, 1
+"""How long a client waits before it tries again: Kafka is away, or it asks too much."""
+CODES = {Reason.OVERSIZE: codes.REQUEST_ENTITY_TOO_LARGE, Reason.UNKNOWN_TYPE: codes.NOT_FOUND}
+NOTIFIED = Reliable()
+OPEN_PER_SECOND, OPEN_BURST = 20.0, 40.0
+"""Answers to those without a session, all together: as a mirror for floods we are of no use."""
+SILENCE = 0x1A
+"""The No-Response option (RFC 7967) for every class of answer."""
+
+
+class Away(Exception):
+    """Kafka did not answer in time: whether it has the message is not known."""
+
+
+class Tree:
+    """Answers requests; aiocoap's `serversite`."""
+
+    def __init__(
+        self,
+        submit: Callable[[Session, Said], Awaitable[Refused | None]],
+        answered: Callable[[Session, str], None],
+        count: Callable[[str], None],
+        *,
+        exponent: int = 6,
+        rate: Callable[[], Bucket] = Bucket,
+    ) -> None:
+        self._submit, self._answered, self._count = submit, answered, count
+        self._exponent, self._rate = exponent, rate
+        self._open = Bucket(OPEN_PER_SECOND, OPEN_BURST)
+        self._numbers = itertools.count(1)
+        self.assembler = blocks.Assembler(exponent)
+        self.bases: Callable[[Any], list[str]] = lambda _remote: []
+
+    async def answer(self, pipe: Any) -> None:
+        """Answer one request, or go on answering an observer until it loses interest."""
+        try:
+            await self._respond(pipe)
+        except Exception:  # a mistake of ours: told as one, and the process goes on
+            log.exception("coap.failed")
+            self._count("internal")
+            pipe.add_response(Message(code=codes.INTERNAL_SERVER_ERROR), is_last=True)
+
+    async def _respond(self, pipe: Any) -> None:
+        request = pipe.request
+        session: Session | None = getattr(request.remote, "session", None)
+        observing = request.opt.observe == 0 and request.opt.uri_path == (COMMANDS,)
+        try:
+            if observing and session is not None and len(session.observers) < OBSERVERS_MAX:
+                self._admit(request, session)
+                await self._observe(pipe, request, session)
+                return
+            response = await self._answer(request, session)
+        except blocks.Answer as answer:
+            response = answer.message
+            if response.code.class_ >= 4:
+                self._count(str(response.code).split()[0])
+        if response.opt.no_response is None:
+            response.opt.no_response = request.opt.no_response
+        pipe.add_response(response, is_last=True)
+
+    async def _answer(self, request: Message, session: Session | None) -> Message:
+        path = request.opt.uri_path
+        if session is None and not self._open.take():
+            self._count("open")
+            return Message(code=codes.TOO_MANY_REQUESTS, no_response=SILENCE)
+        if path == WELL_KNOWN:
+            _check_options(request)
+            return self._discovery(request, session)
+        if session is None:
+            raise _refusal(codes.UNAUTHORIZED, "a client certificate over coaps or coaps+tcp")
+        self._admit(request, session)
+        if path == (COMMANDS,):
+            _allow(request, codes.GET)
+            return blocks.cut(self._commands(request, session), request, self._exponent)
+        if len(path) == 2 and path[0] in (EVENTS, REPLIES):
+            _allow(request, codes.POST)
+            return await self._record(request, session, *path)
+        raise _refusal(codes.NOT_FOUND, "see /.well-known/core")
+
+    def _admit(self, request: Message, session: Session) -> None:
+        """Refuse what is not understood, and who asks too much."""
+        _check_options(request)
+        if session.bucket is None:
+            session.bucket = self._rate()
+        goes_on = any(one and one.block_number for one in (request.opt.block1, request.opt.block2))
+        cost = BLOCK_COST if goes_on else 1.0
+        if session.in_flight >= IN_FLIGHT_MAX or not session.bucket.take(cost):
+            raise _refusal(codes.TOO_MANY_REQUESTS, "slow down", max_age=CALM_SECONDS)
+
+    async def _record(self, request: Message, session: Session, kind: str, name: str) -> Message:
+        content_type = CONTENT_TYPES.get(request.opt.content_format)
+        if content_type is None:
+            raise _refusal(codes.UNSUPPORTED_CONTENT_FORMAT, "50 (JSON) or 60 (CBOR)")
+        body = self.assembler.take(request, session)
+        session.in_flight += 1
+        try:
+            refused = await self._submit(session, Said(kind, name, content_type, body))
+        except Away:
+            raise _refusal(
+                codes.SERVICE_UNAVAILABLE, "not known to be recorded", max_age=AWAY_SECONDS
+            ) from None
+        finally:
+            session.in_flight -= 1
+        if refused is not None:
+            raise _refusal(CODES.get(refused.reason, codes.BAD_REQUEST), refused.detail)
+        if kind == REPLIES:
+            self._answered(session, name)
+        response = Message(code=codes.CHANGED)
+        if request.opt.block1 is not None:
+            response.opt.block1 = request.opt.block1
+        seconds = _ttd(request)
+        if seconds:
+            await _until_asked(session, seconds)
+            if session.commands:
+                self._render(response, request, session)
+        return response
+
+    def _discovery(self, request: Message, session: Session | None) -> Message:
+        _allow(request, codes.GET)
+        if request.opt.accept not in (None, discovery.CONTENT_FORMAT):
+            raise _refusal(codes.NOT_ACCEPTABLE, "40 (link format)")
+        bases = [""] if session is not None else self.bases(request.remote)
+        found = discovery.document(request.opt.uri_query, bases)
+        response = Message(code=codes.CONTENT, payload=found)
+        response.opt.content_format = discovery.CONTENT_FORMAT
+        if not found and request.remote.is_multicast_locally:
+            response.opt.no_response = 0x02  # RFC 7252 section 8.2: nothing to say, say nothing
+        return blocks.cut(response, request, self._exponent)
+
+    def _commands(self, request: Message, session: Session) -> Message:
+        return self._render(Message(code=codes.CONTENT), request, session)
+
+    def _render(self, response: Message, request: Message, session: Session) -> Message:
+        """Put the commands that wait into a response, in the format that is asked for."""
+        wanted = request.opt.accept
+        if wanted not in (None, discovery.JSON, discovery.CBOR):
+            raise _refusal(codes.NOT_ACCEPTABLE, "50 (JSON) or 60 (CBOR)")
+        now = time.time_ns() // 1_000_000
+        response.payload, seconds = downward.document(
+            session.commands, now, as_json=wanted == discovery.JSON
+        )
+        response.opt.content_format = wanted or discovery.CBOR
+        response.opt.max_age = seconds
+        return response
+
+    async def _observe(self, pipe: Any, request: Message, session: Session) -> None:
+        """Send the list now and at each change (RFC 7641), until the task is cancelled."""
+        changed = asyncio.Event()
+        session.observers.add(changed.set)
+        try:
+            while True:
+                changed.clear()
+                response = blocks.cut(self._commands(request, session), request, self._exponent)
+                response.opt.observe = next(self._numbers) & 0xFFFFFF
+                response.transport_tuning = NOTIFIED
+                pipe.add_response(response, is_last=False)
+                await changed.wait()
+        finally:
+            session.observers.discard(changed.set)
+
+
+def _check_options(request: Message) -> None:
+    """Refuse critical options that are not understood (RFC 7252 section 5.4.1)."""
+    for one in request.opt.option_list():
+        if one.number not in UNDERSTOOD and one.number & 1:
+            if one.number in PROXY_OPTIONS:
+                raise _refusal(codes.PROXYING_NOT_SUPPORTED, "no proxy")
+            raise _refusal(codes.BAD_OPTION, f"option {int(one.number)}")
+
+
+def _allow(request: Message, code: codes.Code) -> None:
+    if request.code != code:
+        raise _refusal(codes.METHOD_NOT_ALLOWED, f"{code.name} is")
+
+
+def _refusal(code: codes.Code, sentence: str, max_age: int | None = None) -> blocks.Answer:
+    message = Message(code=code, payload=sentence.encode(errors="replace")[:256])
+    if max_age is not None:
+        message.opt.max_age = max_age
+    if code == codes.REQUEST_ENTITY_TOO_LARGE:
+        message.opt.size1 = blocks.BODY_BYTES_MAX
+    return blocks.Answer(message)
+
+
+def _ttd(request: Message) -> float:
+    """Return how long the client listens for commands after this request: `ttd`, in seconds."""
+    for part in request.opt.uri_query:
+        name, _, value = part.partition("=")
+        if name == "ttd" and value.isascii() and value.isdigit() and len(value) <= 6:
+            return min(float(value), TTD_SECONDS_MAX)
+    return 0.0
+
+
+async def _until_asked(session: Session, seconds: float) -> None:
+    """Wait until a command waits for the device, at most so long."""
+    asked = asyncio.Event()
+    session.observers.add(asked.set)
+    try:
+        if not session.commands:
+            await asyncio.wait_for(asked.wait(), seconds)
+    except TimeoutError:
+        return
+    finally:
+        session.observers.discard(asked.set)

@@ -1,0 +1,195 @@
+"""The sessions of devices, whatever transport they came by: admitted, bounded, told, closed.
+
+Rules of this file: a session begins when its certificate is accepted, and everything it says stands
+under that certificate; each beginning, end and refusal is an event. A device holds few sessions and
+the process holds a bounded number; the one that was silent longest gives way.
+"""
+
+import hashlib
+import secrets
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from bridges.coap.door import Door
+from schemas import events
+from schemas.commands import ForDevice
+from schemas.envelope import Evidence
+from schemas.reasons import Reason
+
+log = structlog.get_logger()
+SESSIONS_MAX = 10_000
+PER_DEVICE_MAX = 4
+"""Sessions of one device: old and new certificate, each once half-open after an address change."""
+COMMANDS_MAX = 16
+"""Commands that wait in one session; the oldest gives way, and comes again by the machine."""
+REFUSALS_MAX = 10_000
+REFUSAL_SECONDS = 60.0
+"""One certificate's refusals are recorded at most this often."""
+PROTOCOL = "coap"
+
+ENDED, IDLE, EVICTED, REFUSED, REPLACED, LOST = 0x00, 0x8D, 0x97, 0x98, 0x8E, 0x80
+"""Why a session ended, in the numbers of MQTT 5 section 3.14.2.1, as all bridges tell it."""
+
+
+class Bucket:
+    """A token bucket: so many per second, and so many at once."""
+
+    __slots__ = ("_burst", "_filled_at", "_left", "_per_second")
+
+    def __init__(self, per_second: float = 50.0, burst: float = 100.0) -> None:
+        self._per_second, self._burst = per_second, burst
+        self._left, self._filled_at = burst, time.monotonic()
+
+    def take(self, cost: float = 1.0) -> bool:
+        """Take a token or a part of one; False where there is not so much."""
+        now = time.monotonic()
+        self._left = min(self._burst, self._left + (now - self._filled_at) * self._per_second)
+        self._filled_at = now
+        if self._left < cost:
+            return False
+        self._left -= cost
+        return True
+
+
+class Recording(Protocol):
+    """Where events of sessions go."""
+
+    def __call__(self, device_id: str, event: events.Keyed, /) -> None:
+        """Record an event; it need not be acknowledged."""
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """One authenticated session. `close` ends its connection, with one of the reasons above."""
+
+    device_id: str
+    fingerprint: bytes
+    address: str
+    close: Callable[[int], None]
+    name: str = field(default_factory=lambda: secrets.token_hex(16))
+    counter: int = 0
+    seen: float = field(default_factory=time.monotonic)
+    bucket: "Bucket | None" = None
+    in_flight: int = 0
+    commands: OrderedDict[str, ForDevice] = field(default_factory=OrderedDict)
+    observers: set[Callable[[], None]] = field(default_factory=set)
+
+    def evidence(self, received_at: int) -> Evidence:
+        """Return the evidence of the session as it stands."""
+        return Evidence(
+            certificate_sha256=self.fingerprint,
+            peer_address=self.address,
+            session=self.name,
+            counter=self.counter,
+            protocol=PROTOCOL,
+            received_at=received_at,
+        )
+
+
+class Sessions:
+    """All sessions of this process."""
+
+    def __init__(self, door: Door, record: Recording, count: Callable[[str], None]) -> None:
+        self._door, self._record, self._count = door, record, count
+        self._by_device: defaultdict[str, OrderedDict[Session, None]] = defaultdict(OrderedDict)
+        self._by_seen: OrderedDict[Session, None] = OrderedDict()
+        self._told: OrderedDict[bytes, float] = OrderedDict()
+        self.sessions_max = SESSIONS_MAX
+
+    def __len__(self) -> int:
+        """Return how many sessions are open."""
+        return len(self._by_seen)
+
+    def admit(self, der: bytes, address: str, close: Callable[[int], None]) -> Session | None:
+        """Open a session under a certificate whose key the peer owns; None where it may not."""
+        fingerprint = hashlib.sha256(der).digest()
+        verdict = self._door.judge(der, fingerprint)
+        session = Session(verdict.device_id, fingerprint, address, close)
+        if not verdict.accepted:
+            self._count(verdict.reason.value)
+            self._refused(session, der, verdict.reason, verdict.detail)
+            return None
+        own = self._by_device[session.device_id]
+        if len(own) >= PER_DEVICE_MAX:
+            self._end(next(iter(own)), REPLACED)
+        while len(self._by_seen) >= self.sessions_max:
+            self._count("sessions")
+            self._end(next(iter(self._by_seen)), EVICTED)
+        self._by_device[session.device_id][session] = None
+        self._by_seen[session] = None
+        opened = events.SessionOpened(session.device_id, session.evidence(_now()))
+        self._record(session.device_id, opened)
+        return session
+
+    def heard(self, session: Session) -> None:
+        """Note that the session is alive."""
+        session.seen = time.monotonic()
+        if session in self._by_seen:
+            self._by_seen.move_to_end(session)
+
+    def leave(self, session: Session, code: int) -> None:
+        """Take note that the session is over; a second time changes nothing."""
+        if session not in self._by_seen:
+            return
+        del self._by_seen[session]
+        own = self._by_device[session.device_id]
+        del own[session]
+        if not own:
+            del self._by_device[session.device_id]
+        session.counter += 1
+        closed = events.SessionClosed(session.device_id, session.evidence(_now()), code)
+        self._record(session.device_id, closed)
+
+    def of(self, device_id: str) -> Iterable[Session]:
+        """Return the sessions of a device, the oldest first."""
+        return tuple(self._by_device.get(device_id, ()))
+
+    def refuse(self, fingerprint: bytes) -> int:
+        """Let nobody in under this certificate any more and close who is; return how many."""
+        self._door.refuse(fingerprint)
+        found = [one for one in self._by_seen if one.fingerprint == fingerprint]
+        for one in found:
+            self._end(one, REFUSED)
+        return len(found)
+
+    def sweep(self, idle_seconds: float) -> None:
+        """Close the sessions that were silent for so long."""
+        limit = time.monotonic() - idle_seconds
+        while self._by_seen:
+            oldest = next(iter(self._by_seen))
+            if oldest.seen > limit:
+                return
+            self._end(oldest, IDLE)
+
+    def close(self) -> None:
+        """Close all."""
+        for one in tuple(self._by_seen):
+            self._end(one, ENDED)
+
+    def _end(self, session: Session, code: int) -> None:
+        self.leave(session, code)
+        session.close(code)
+
+    def _refused(self, session: Session, der: bytes, reason: Reason, detail: str) -> None:
+        """Tell the history of a refusal, where the name in the certificate is to be believed."""
+        last = self._told.get(session.fingerprint, float("-inf"))
+        if not session.device_id or time.monotonic() - last < REFUSAL_SECONDS:
+            return
+        if not self._door.is_ours(der):
+            return
+        self._told[session.fingerprint] = time.monotonic()
+        self._told.move_to_end(session.fingerprint)
+        if len(self._told) > REFUSALS_MAX:
+            self._told.popitem(last=False)
+        evidence = session.evidence(_now())
+        refused = events.SessionRefused(session.device_id, evidence, reason.value, detail)
+        self._record(session.device_id, refused)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

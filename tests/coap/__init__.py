@@ -1,0 +1,1 @@
+"""The CoAP bridge in this process: transports, resources, abuse."""
