@@ -13,6 +13,8 @@ from cryptography import x509
 
 from device import provision
 from device.agent import Agent
+from device.coap.link import COAPS, COAPS_TCP
+from device.link import MQTTS
 from device.misbehaviour import BEHAVIOURS
 from device.observer import Ledger, LedgerObserver
 from device.simulator import Plan, Simulator
@@ -70,6 +72,7 @@ async def _run_agent(chosen: argparse.Namespace) -> int:
         chosen.port,
         chosen.ca,
         observer=LedgerObserver(ledger, chosen.id) if ledger else None,
+        scheme=chosen.coap or MQTTS,
     )
     _on_signals(agent.stop)
     running = asyncio.create_task(agent.run())
@@ -145,6 +148,13 @@ def _parser() -> argparse.ArgumentParser:
     run = _device(commands.add_parser("run", help="run one device"), _run)
     _broker(run)
     run.add_argument("--report", metavar="TYPE", help="report lines of standard input, then end")
+    run.add_argument(
+        "--coap",
+        choices=[COAPS_TCP, COAPS],
+        nargs="?",
+        const=COAPS_TCP,
+        help="speak CoAP to the bridge at HOST and PORT (5684); coaps needs DTLS 1.3",
+    )
     run.add_argument("--ledger", action="store_true", help="write DIR/ledger.jsonl")
     _simulation(commands.add_parser("simulate", help="run many devices"))
     return parser

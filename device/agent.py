@@ -21,9 +21,10 @@ from typing import Any
 
 from device import payloads
 from device.changes import Changes
+from device.coap.link import CoapLink
 from device.commands import Handlers
 from device.identities import Choice
-from device.link import Broker, Link, Lost, Message, Refused, Unreachable
+from device.link import MQTTS, Broker, Link, Lost, Message, Refused, Session, Unreachable
 from device.observer import Observer
 from device.outbox import Number, Outbox, OutboxFull
 from device.payloads import CBOR, JSON, REFUSED, Command, Malformed, Reply
@@ -49,8 +50,12 @@ class Agent:
         *,
         settings: Settings | None = None,
         observer: Observer | None = None,
+        scheme: str = MQTTS,
     ) -> None:
-        """Open key store and outbox in `directory`, which begins a new boot."""
+        """Open key store and outbox in `directory`, which begins a new boot.
+
+        `scheme` is how to reach the door at `host` and `port`: mqtts, coaps+tcp or coaps.
+        """
         self.device_id = device_id
         self.settings = settings or Settings()
         self.ledger = observer or Observer()
@@ -61,7 +66,7 @@ class Agent:
             items_max=self.settings.items_max,
             durability=self.settings.durability,
         )
-        self._broker = Broker(host, port, ca_file, self.settings.keep_alive_seconds)
+        self._broker = Broker(host, port, ca_file, self.settings.keep_alive_seconds, scheme=scheme)
         self._encode = payloads.encoder(self.settings.content_type)
         self._form = "+/cbor" if self.settings.content_type == CBOR else "+"
         self._choice = Choice(self.store, self.settings.refusals_max)
@@ -156,9 +161,8 @@ class Agent:
     # -- one session ---------------------------------------------------------------------------
 
     async def _one_session(self, identity: Identity) -> str:
-        will = json.dumps({"boot": self.outbox.boot, "status": "offline"}).encode()
         try:
-            async with Link(self._broker, identity, self.device_id, will) as link:
+            async with self._link(identity) as link:
                 await link.subscribe(f"devices/{self.device_id}/commands/{self._form}")
                 await link.subscribe(f"devices/{self.device_id}/recorded")
                 self._began(identity)
@@ -178,6 +182,12 @@ class Agent:
             self._sender = None
             self.handlers.identity = None
 
+    def _link(self, identity: Identity) -> Session:
+        if self._broker.scheme != MQTTS:
+            return CoapLink(self._broker, identity, self.device_id)
+        will = json.dumps({"boot": self.outbox.boot, "status": "offline"}).encode()
+        return Link(self._broker, identity, self.device_id, will)
+
     def _began(self, identity: Identity) -> None:
         self._failures = 0
         self._choice.worked(identity)
@@ -185,7 +195,7 @@ class Agent:
         self.ledger.on_connected(identity.fingerprint)
         _log.info("connected device=%s fingerprint=%s", self.device_id, identity.fingerprint)
 
-    async def _serve(self, link: Link) -> None:
+    async def _serve(self, link: Session) -> None:
         birth = {"boot": self.outbox.boot, "status": "online"}
         await link.publish(f"devices/{self.device_id}/status", json.dumps(birth).encode(), JSON)
         await self._report_health()
@@ -216,7 +226,7 @@ class Agent:
         with contextlib.suppress(OutboxFull):  # then older items prove the identity just as well
             await self.report("health", self.health(identity))
 
-    async def _receive(self, link: Link) -> None:
+    async def _receive(self, link: Session) -> None:
         async for message in link.messages():
             try:
                 self._take(message)

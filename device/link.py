@@ -13,6 +13,7 @@ import types
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, Self
 
 from aiomqtt import ConnectError, NegativeAckError, ProtocolError, PublishPacket, Will
 
@@ -25,6 +26,7 @@ CLOSE_SECONDS_MAX = 2.0
 PACKET_BYTES_MAX = 131_072
 UNREAD_BYTES_MAX = 262_144
 RECEIVE_MAX = 16
+MQTTS = "mqtts"
 
 _log = logging.getLogger("fleetcert.device.link")
 
@@ -43,13 +45,17 @@ class Lost(ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the broker is, and how to keep a session with it; spans in seconds."""
+    """Where the door is, and how to keep a session with it; spans in seconds.
+
+    `scheme` is mqtts, coaps+tcp or coaps.
+    """
 
     host: str
     port: int
     ca_file: Path
     keep_alive_seconds: int = 60
     session_expiry_seconds: int = 7 * 86_400
+    scheme: str = MQTTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,36 @@ def tls_context(ca_file: Path, identity: Identity) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(identity.certificate_file, identity.key_file)
     return context
+
+
+class Session(Protocol):
+    """What the agent asks of a session, over whatever protocol; an asynchronous context manager.
+
+    Entering raises Unreachable or Refused, every method Lost.
+    """
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        """Disconnect."""
+
+    async def subscribe(self, pattern: str) -> None:
+        """Ask for what comes down on these topics."""
+
+    async def publish(self, topic: str, payload: bytes, content_type: str) -> bool:
+        """Say something; return whether the door took it."""
+
+    def messages(self) -> AsyncIterator[Message]:
+        """Yield what comes down."""
+
+    async def acknowledge(self, message: Message) -> None:
+        """Tell that a message is dealt with."""
 
 
 class Link:

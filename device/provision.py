@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from device import durable
 from device.store import Identity, Store
+from pki.authority import key_usage
 from schemas.envelope import URN_PREFIX, is_device_id
 
 ENROLMENT = "enrolment"
@@ -76,6 +77,7 @@ def issue(
     """Issue a device certificate that is valid for `seconds` from now."""
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     return (
         x509.CertificateBuilder()
         .subject_name(_name(device_id))
@@ -85,6 +87,8 @@ def issue(
         .not_valid_before(now - datetime.timedelta(seconds=BACKDATE_SECONDS))
         .not_valid_after(now + datetime.timedelta(seconds=seconds))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(issuer_key, critical=False)
+        .add_extension(key_usage(digital_signature=True), critical=True)
         .add_extension(_san(device_id), critical=False)
         .add_extension(usage, critical=False)
         .sign(ca.key, hashes.SHA256())

@@ -10,7 +10,7 @@ import asyncio
 import time
 
 from device.changes import Changes
-from device.link import Link, Lost
+from device.link import Lost, Session
 from device.observer import Observer
 from device.outbox import BEGINNING, Item, Number, Outbox
 
@@ -29,7 +29,7 @@ class Sender:
     def __init__(
         self,
         outbox: Outbox,
-        link: Link,
+        link: Session,
         observer: Observer,
         changes: Changes,
         resend_seconds: float,

@@ -1,0 +1,157 @@
+"""libcoap's clients against the CoAP bridge in this process: what works, and who is refused.
+
+One client and the essentials in CI; `make interop` runs both clients with every kind of certificate
+over both transports (libcoap 4.3 speaks DTLS 1.2).
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from pki import revocation
+from schemas.commands import RotateCertificate
+from schemas.events import DeviceReported, SessionRefused
+from tests.coap.rig import NOW, Authorities, Identity, Running, running
+from tests.helpers.wait import until_async
+
+WHOLE = os.environ.get("FLEETCERT_INTEROP") == "1"
+PROGRAMS = ("coap-client-openssl", "coap-client-gnutls") if WHOLE else ("coap-client-gnutls",)
+SCHEMES = ("coaps+tcp", "coaps") if WHOLE else ("coaps",)
+BAD = ("none", "stranger", "expired", "revoked") if WHOLE else ("stranger", "revoked")
+RESOURCE = "</commands>;rt="
+SECONDS = 20.0
+GIVE_UP_SECONDS = 3
+FAR = 2**41
+
+
+@pytest.fixture(scope="module")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
+    """A PKI, and a revocation list with one device on it."""
+    return Authorities(tmp_path_factory.mktemp("libcoap"))
+
+
+@contextlib.asynccontextmanager
+async def bridge(authorities: Authorities) -> AsyncIterator[tuple[Running, dict[str, Identity]]]:
+    """Run a bridge that speaks everything; give one identity of each kind."""
+    kinds = {
+        "good": authorities.device("good-1"),
+        "stranger": authorities.stranger("good-1"),
+        "expired": authorities.expired("expired-1"),
+        "revoked": authorities.device("revoked-1"),
+    }
+    gone, moment = kinds["revoked"], int(NOW.timestamp() * 1000)
+    entry = revocation.Revocation(gone.serial, gone.fingerprint, 1, 2**41, "", 1)
+    pem = revocation.build(authorities.opened.device, [entry], 1, moment, moment + 3_600_000)
+    listed = authorities.directory / "device.crl"
+    listed.write_bytes(pem)
+    versions = frozenset({"1.3", "1.2"})
+    async with running(authorities, dtls=versions, revocation_list=listed) as found:
+        yield found, kinds
+
+
+async def ask(
+    found: Running,
+    program: str,
+    scheme: str,
+    identity: Identity | None,
+    path: str,
+    *options: str,
+) -> str:
+    """Make one request by a foreign client; return all it printed."""
+    ca_file = str(found.authorities.service_ca)
+    shown = ["-C", ca_file, "-R", ca_file]
+    if identity is not None:
+        shown += ["-c", str(identity.certificate_file), "-j", str(identity.key_file)]
+    uri = f"{scheme}://localhost:{found.port}/{path}"
+    made = await asyncio.create_subprocess_exec(
+        *(program, "-v", "6", "-B", str(GIVE_UP_SECONDS), *shown, *options, uri),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(SECONDS):
+        said, _ = await made.communicate()
+    return said.decode(errors="replace")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_everything_that_a_device_does(
+    authorities: Authorities, tmp_path: Path, program: str, scheme: str
+) -> None:
+    """Discovery, an event, fifty kilobytes in blocks of three sizes, a refusal."""
+    body = json.dumps({"body": "x" * 50_000})
+    (tmp_path / "body.json").write_text(body)
+    async with bridge(authorities) as (found, kinds):
+        good = kinds["good"]
+
+        async def said(path: str, *options: str) -> str:
+            return await ask(found, program, scheme, good, path, *options)
+
+        assert RESOURCE in await said(".well-known/core?rt=fleetcert.c*")
+        post = ("-m", "post", "-t", "50")
+        await said("events/heat", *post, "-e", '{"body": 21.5}')
+        sizes = ("64", "512", "1024") if WHOLE else ("1024",)
+        for size in sizes:
+            await said("events/trace", *post, "-f", str(tmp_path / "body.json"), "-b", size)
+        assert "4.00 not application/json" in await said("events/heat", *post, "-e", "no")
+        payloads = [one.payload.decode() for one in found.kafka.of(DeviceReported)]
+        assert payloads == ['{"body": 21.5}', *([body] * len(sizes))]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_an_observer_hears_of_a_command(
+    authorities: Authorities, program: str, scheme: str
+) -> None:
+    """Registration, a notification, and the end of the observation."""
+    async with bridge(authorities) as (found, kinds):
+        watching = asyncio.create_task(
+            ask(found, program, scheme, kinds["good"], "commands", "-s", "3", "-A", "50")
+        )
+        await until_async(
+            lambda: any(one.observers for one in found.bridge.sessions.of("good-1")),
+            within=SECONDS,
+            describe="it observes",
+        )
+        await found.bridge.deliver(RotateCertificate("r-1", "good-1", 1, 1, FAR, b"n" * 16))
+        assert "RotateCertificate" in await watching
+        await until_async(lambda: found.sessions == 0, describe="the session is over")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("kind", BAD)
+async def test_no_other_certificate_gets_an_answer(
+    authorities: Authorities, program: str, scheme: str, kind: str
+) -> None:
+    """None, another CA's, an expired, a revoked one: no resource is named, ours are told."""
+    async with bridge(authorities) as (found, kinds):
+        said = await ask(found, program, scheme, kinds.get(kind), ".well-known/core")
+        assert RESOURCE not in said
+        told = {one.device_id for one in found.kafka.of(SessionRefused)}
+        assert told == ({f"{kind}-1"} if kind in ("expired", "revoked") else set())
+        assert sum(found.count.refusals.values()) > 0
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_a_body_arrives_whole_over_a_line_that_loses(
+    authorities: Authorities, tmp_path: Path, program: str
+) -> None:
+    """A tenth of the client's datagrams is lost: the body stands once in the history."""
+    size = 50_000 if WHOLE else 8_000
+    body = json.dumps({"body": "x" * size})
+    (tmp_path / "body.json").write_text(body)
+    async with bridge(authorities) as (found, kinds):
+        file = str(tmp_path / "body.json")
+        options = ("-m", "post", "-t", "50", "-f", file, "-b", "1024", "-l", "5%", "-B", "60")
+        for _ in range(3):  # its handshake may fail altogether: libcoap gives up early
+            with contextlib.suppress(TimeoutError):
+                await ask(found, program, "coaps", kinds["good"], "events/trace", *options)
+            if found.kafka.of(DeviceReported):
+                break
+        assert [one.payload.decode() for one in found.kafka.of(DeviceReported)] == [body]
