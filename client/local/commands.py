@@ -12,7 +12,7 @@ import typer
 from client import instants, terminal
 from client.commands.options import Json, examples
 from client.lag import lag
-from client.local import doctor, supervisor
+from client.local import doctor, dtls13, supervisor
 from client.local.errors import LocalError
 from client.local.layout import Layout
 from pki import authority, enrolment
@@ -35,13 +35,18 @@ def up(
     controller_port: int = DEFAULT.controller_port,
     device_port: int = DEFAULT.device_port,
     service_port: int = DEFAULT.service_port,
+    coap_port: int = DEFAULT.coap_port,
+    coap_plain_port: int = DEFAULT.coap_plain_port,
+    dtls: Annotated[
+        list[str] | None, typer.Option(help="Versions of coaps over UDP: 1.3, and 1.2 by name.")
+    ] = None,
     metrics_port: Annotated[int, typer.Option(help="The first of 30.")] = DEFAULT.metrics_port,
     partitions: int = DEFAULT.partitions,
     workers: int = DEFAULT.workers,
     bridges: int = DEFAULT.bridges,
     as_json: Json = False,
 ) -> None:
-    """Start Kafka, mosquitto, issuer, bridge and workers; stay until Ctrl-C or `fleetcert down`.
+    """Start Kafka, mosquitto, issuer, bridges, workers; stay until Ctrl-C or `fleetcert down`.
 
     A second start on the same data goes on where the first one ended.
     """
@@ -51,6 +56,9 @@ def up(
         controller_port=controller_port,
         device_port=device_port,
         service_port=service_port,
+        coap_port=coap_port,
+        coap_plain_port=coap_plain_port,
+        dtls=tuple(dtls or DEFAULT.dtls),
         metrics_port=metrics_port,
         partitions=partitions,
         workers=workers,
@@ -76,13 +84,14 @@ async def _up(layout: Layout, as_json: bool) -> None:
     await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
     if started.is_set() and not stopping.is_set():
         devices = f"mqtts://localhost:{layout.device_port}"
+        coap = dtls13.offered(layout.coap_port, layout.dtls)
         if as_json:
-            addresses = {"bootstrap": layout.bootstrap, "devices": devices}
+            addresses = {"bootstrap": layout.bootstrap, "devices": devices, "coap": coap}
             terminal.as_json({"event": "ready", "data_dir": str(layout.data_dir)} | addresses)
         else:
             terminal.say(
-                f"ready: Kafka {layout.bootstrap}, devices {devices}; Ctrl-C or `fleetcert down` "
-                "stops it"
+                f"ready: Kafka {layout.bootstrap}, devices {devices}, {coap}; Ctrl-C or "
+                "`fleetcert down` stops it"
             )
     ready.cancel()
     await running
@@ -127,7 +136,7 @@ def _print_status(found: dict[str, Any], data_dir: Path) -> None:
     for alarm in found["alarms"]:
         terminal.say(f"ALARM {alarm}")
     behind = ", ".join(f"{count} in partition {one}" for one, count in found["lag"].items())
-    terminal.say(f"Kafka {found['bootstrap']}, devices {found['devices']}")
+    terminal.say(f"Kafka {found['bootstrap']}, devices {found['devices']}, {found['coap']}")
     terminal.say(f"records the workers have not committed: {behind or 'unknown, Kafka is away'}")
 
 

@@ -28,7 +28,7 @@ EXAMPLES = """examples:
 def identities(directory: Path, into: Path, broker_name: str, buckets: int) -> None:
     """Make the authorities in `directory` once; copy to each service what it reads.
 
-    `into` has a folder for each of issuer, broker and bridge; the broker is reached as
+    `into` has a folder for each of issuer, broker, bridge and coap; the broker is reached as
     `broker_name`, and keeps its own files in the folder of its name.
     """
     layout = Layout(data_dir=directory, buckets=buckets)
@@ -39,15 +39,21 @@ def identities(directory: Path, into: Path, broker_name: str, buckets: int) -> N
     )
     service_ca = pki / "service-ca" / "ca.pem"
     for name, files in {
-        "broker": [*services.glob("broker.*"), services / "device-chain.pem"],
-        "bridge": [*services.glob("bridge.*")],
+        "broker": [
+            *services.glob("broker.*"),
+            services / "device-chain.pem",
+            layout.stamp_secret,
+        ],
+        "bridge": [*services.glob("bridge.*"), layout.stamp_secret],
+        "coap": [*services.glob("coap.*")],
     }.items():
-        for one in (*files, layout.stamp_secret):
+        for one in files:
             shutil.copy(one, into / name)
         shutil.copy(service_ca, into / name / "service-ca.pem")
-    shutil.copy(pki / "device-ca" / "ca.pem", into / "broker" / "device-ca.pem")
+    for name in ("broker", "coap"):
+        shutil.copy(pki / "device-ca" / "ca.pem", into / name / "device-ca.pem")
     _broker(into / "broker", buckets)
-    for name in ("issuer", "broker", "bridge"):
+    for name in ("issuer", "broker", "bridge", "coap"):
         _give(into / name)
 
 

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.local import dtls13
 from client.local.layout import Layout
 from client.local.processes import listens
 
@@ -36,6 +37,7 @@ def checks(layout: Layout) -> list[Check]:
         _program("mvn", "maven"),
         _program("mosquitto", "mosquitto"),
         _program("gcc", "gcc"),
+        _rust(),
         _file("/usr/include/mosquitto_plugin.h", "mosquitto-dev"),
         _file("/usr/include/mosquitto.h", "libmosquitto-dev"),
         _file("/usr/include/openssl/evp.h", "libssl-dev"),
@@ -69,6 +71,13 @@ def _program(name: str, package: str) -> Check:
 def _file(path: str, package: str) -> Check:
     there = Path(path).exists()
     return Check(Path(path).name, there, path if there else "none", _install(package))
+
+
+def _rust() -> Check:
+    """Rust is wanted, not needed: without it nothing but DTLS 1.3 is missing."""
+    version = ".".join(map(str, dtls13.rust_version()))
+    found = version if version != "0" else "none: coaps+tcp alone, no DTLS 1.3"
+    return Check("Rust", True, found, "")
 
 
 def _disk(layout: Layout) -> Check:

@@ -33,6 +33,16 @@ def installed() -> bool:
     return importlib.util.find_spec("fleetcert_dtls13") is not None
 
 
+def offered(port: int, dtls: tuple[str, ...]) -> str:
+    """Return in one line what the CoAP bridge of this machine offers."""
+    versions = [one for one in dtls if one != "1.3" or installed()]
+    said = [f"coaps+tcp://localhost:{port} (TLS 1.3)"]
+    said += [f"coaps://localhost:{port} (DTLS {', '.join(versions)})"] if versions else []
+    if "1.3" in dtls and not installed():
+        said.append("no DTLS 1.3: `make setup` with Rust 1.89 or newer builds it")
+    return ", ".join(said)
+
+
 def install(tools_dir: Path) -> str:
     """Install the extension and return "", or the sentence that says why there is none.
 

@@ -16,6 +16,9 @@ class Layout:
     controller_port: int = 9093
     device_port: int = 8883
     service_port: int = 8884
+    coap_port: int = 5684
+    coap_plain_port: int = 5683
+    dtls: tuple[str, ...] = ("1.3",)
     metrics_port: int = 9460
     partitions: int = 2
     workers: int = 1
@@ -81,8 +84,10 @@ class Layout:
             "Kafka's controller": (self.controller_port, "--controller-port"),
             "MQTT for devices": (self.device_port, "--device-port"),
             "MQTT for services": (self.service_port, "--service-port"),
+            "coaps+tcp": (self.coap_port, "--coap-port"),
             "the issuer's metrics": (self.metrics_port, "--metrics-port"),
             "a bridge's metrics": (self.metrics_port + 10, "--metrics-port"),
+            "the CoAP bridge's metrics": (self.metrics_port + 5, "--metrics-port"),
             "a worker's metrics": (self.metrics_port + 20, "--metrics-port"),
             "the supervisor's metrics": (self.supervisor_port, "--metrics-port"),
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from client.local import kafka, setup, topics
 from client.local.layout import HOST, Layout
+from pki import revocation
 
 KAFKA_ROOM_MIN = 64 << 20
 """A Kafka that meets a full disk in the middle of a write dies, and cannot recover without room."""
@@ -38,6 +39,7 @@ def processes(layout: Layout) -> list[Process]:
         _mosquitto(layout, plugin),
         _issuer(layout),
         *(_bridge(layout, number) for number in range(layout.bridges)),
+        _coap(layout),
         *(_worker(layout, number) for number in range(layout.workers)),
     ]
 
@@ -109,6 +111,23 @@ def _bridge(layout: Layout, number: int) -> Process:
     }
     argv = _python("bridges", "mqtt", options)
     return Process(f"bridge-{number}", argv, lambda: listens(port))
+
+
+def _coap(layout: Layout) -> Process:
+    port = layout.metrics_port + 5
+    options = {
+        "--bootstrap": layout.bootstrap,
+        "--host": HOST,
+        "--port": layout.coap_port,
+        "--plain-port": layout.coap_plain_port,
+        "--cert": layout.services_dir / "coap.pem",
+        "--key": layout.services_dir / "coap.key",
+        "--device-ca": layout.pki_dir / "device-ca" / "ca.pem",
+        "--revocation-list": layout.pki_dir / "device-ca" / revocation.FILE,
+        "--metrics-port": port,
+    }
+    argv = (*_python("bridges", "coap", options), "--dtls", *layout.dtls)
+    return Process("coap", argv, lambda: listens(layout.coap_port))
 
 
 def _worker(layout: Layout, number: int) -> Process:

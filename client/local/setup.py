@@ -32,7 +32,7 @@ def identities(layout: Layout, names: tuple[str, ...] = ("localhost", HOST)) -> 
         authority.create(layout.pki_dir, now=now)
     service_ca = authority.load_service(layout.pki_dir)
     layout.services_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name, server in (("broker", True), ("bridge", False)):
+    for name, server in (("broker", True), ("bridge", False), ("coap", True)):
         if (layout.services_dir / f"{name}.pem").exists():
             continue
         certificate, key = authority.issue_service(

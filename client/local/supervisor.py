@@ -21,7 +21,7 @@ from typing import IO
 
 from prometheus_client import CollectorRegistry, start_http_server
 
-from client.local import launch
+from client.local import dtls13, launch
 from client.local.errors import LocalError
 from client.local.layout import HOST, Layout
 from client.local.meter import Meter
@@ -270,6 +270,7 @@ class Supervisor:
             "ready": self._ready,
             "bootstrap": self._layout.bootstrap,
             "devices": f"mqtts://localhost:{self._layout.device_port}",
+            "coap": dtls13.offered(self._layout.coap_port, self._layout.dtls),
             "processes": [one.describe() for one in self.children],
             "alarms": [one.alarm for one in self.children if one.alarm],
         }

@@ -94,13 +94,15 @@ def running_stack(
     With `kafka_volume_mib` Kafka's data is on a volume of that size, see `seen_inside`.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    ports = free_ports(5)
+    ports = free_ports(6)
     layout = Layout(
         data_dir=directory,
         kafka_port=ports[0],
         controller_port=ports[1],
         device_port=ports[2],
         service_port=ports[3],
+        coap_port=ports[4],
+        coap_plain_port=ports[5],
         metrics_port=_metrics_port(),
         partitions=partitions,
     )
@@ -148,6 +150,8 @@ def _command(layout: Layout) -> list[str]:
         "--controller-port": layout.controller_port,
         "--device-port": layout.device_port,
         "--service-port": layout.service_port,
+        "--coap-port": layout.coap_port,
+        "--coap-plain-port": layout.coap_plain_port,
         "--metrics-port": layout.metrics_port,
         "--partitions": layout.partitions,
     }
