@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PACKAGES := schemas streams bridges pki client device protocols
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test check bench chaos clean docs lock
+.PHONY: help setup up down demo test check bench chaos interop clean docs lock
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -53,6 +53,9 @@ bench: setup ## Measure
 chaos: setup ## The large fault tests: 200 faults of processes, 300 kills of devices (an hour)
 	FLEETCERT_CHAOS=1 $(BIN)/pytest -s --show-capture=no tests/integration/test_faults.py \
 		tests/integration/test_device_faults.py
+
+interop: setup ## The CoAP bridge against libcoap's clients: both, every certificate, every transport
+	FLEETCERT_INTEROP=1 $(BIN)/pytest tests/integration/test_libcoap.py
 
 lock: ## Resolve the locked dependencies anew
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --extra dev --strip-extras \

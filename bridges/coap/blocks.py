@@ -14,8 +14,10 @@ from typing import Any
 from aiocoap import Message
 from aiocoap.numbers import codes
 
-BODY_BYTES_MAX = 262_144
-"""The longest body; what inbound.py takes as a payload."""
+from bridges.inbound import PAYLOAD_BYTES_MAX
+
+BODY_BYTES_MAX = PAYLOAD_BYTES_MAX
+"""The longest body."""
 ASSEMBLIES_MAX = 2
 """Unfinished bodies per session."""
 TOTAL_BYTES_MAX = 64 << 20

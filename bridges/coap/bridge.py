@@ -20,7 +20,7 @@ from bridges.coap.resources import Away, Tree
 from bridges.coap.sessions import COMMANDS_MAX, PROTOCOL, Bucket, Session, Sessions
 from bridges.inbound import WHERE_CHARACTERS_MAX, Refused, Said, event, letter
 from bridges.kafka import Full, Recorder
-from schemas import events
+from schemas import codec, events
 from schemas.commands import Command, RefuseCertificate
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS
 
@@ -56,6 +56,13 @@ class CoapBridge:
 
     async def own(self, buckets: set[int]) -> None:
         """Hold nothing: a device is with the process that it connected to."""
+
+    def progressed(self) -> None:
+        """Do nothing: each request waits for its own record."""
+
+    def served(self) -> list[int]:
+        """Return no share: see `own`."""
+        return []
 
     async def keep_down(self) -> None:
         """Open the doors once the refusals of the past are known; look after the sessions."""
@@ -131,7 +138,7 @@ class CoapBridge:
                 kept.set_result(None)
 
         try:
-            self._recorder.record(topic, key, record, done)
+            self._recorder.record(topic, key, codec.encode(record), done)
         except Full as error:
             self._waiting -= 1
             raise Away from error
@@ -146,7 +153,9 @@ class CoapBridge:
 
     def _tell(self, device_id: str, said: events.Keyed) -> None:
         try:
-            self._recorder.record(DEVICE_EVENTS, device_id.encode(), said, lambda: None)
+            self._recorder.record(
+                DEVICE_EVENTS, device_id.encode(), codec.encode(said), lambda: None
+            )
         except Full as error:
             log.warning("session.untold", error=str(error))
 

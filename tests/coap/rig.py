@@ -18,6 +18,7 @@ from bridges.coap.bridge import CoapBridge
 from bridges.coap.listeners import Settings
 from pki import authority
 from pki.profile import issue_device
+from schemas import codec
 from tests.helpers.wait import until_async
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -32,9 +33,9 @@ class Kafka:
         self.away = False
         self._unsaid: list[Callable[[], None]] = []
 
-    def record(self, topic: str, key: bytes, record: Any, done: Callable[[], None]) -> None:
+    def record(self, topic: str, key: bytes, value: bytes, done: Callable[[], None]) -> None:
         """Take a record."""
-        self.records.append((topic, key, record))
+        self.records.append((topic, key, codec.decode(value)))
         self._unsaid.append(done)
 
     def poll(self) -> int:

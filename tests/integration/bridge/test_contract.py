@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -26,9 +26,9 @@ from schemas.decisions import DeadLetter
 from schemas.events import CommandAnswered, DeviceReported, SessionClosed, SessionOpened
 from schemas.reasons import Reason
 from schemas.topics import DEAD_LETTERS
-from tests.bridges.rig import Bridge, Rig, running_rig
 from tests.helpers.ports import free_ports
 from tests.helpers.wait import until_async
+from tests.integration.bridge.rig import Bridge, Rig
 
 PROTOCOLS = [MQTTS, COAPS_TCP, *([COAPS] if dtls13.installed() else [])]
 QUICK = Settings(backoff_seconds=0.1, backoff_max_seconds=0.5, resend_seconds=2.0, refusals_max=100)
@@ -138,7 +138,8 @@ class Door:
     async def start(self) -> None:
         """Start the bridge."""
         if self.scheme == MQTTS:
-            self.bridge = await self.rig.bridge(f"contract-{time.monotonic_ns()}")
+            self.rig.end_the_bridge()
+            self.bridge = await self.rig.bridge("bridge-a")
         else:
             self.coap = self.coap or Coap(self.rig)
             await self.coap.start()
@@ -148,13 +149,6 @@ class Door:
         process = self.coap.process if self.coap else self.bridge.process  # type: ignore[union-attr]
         process.send_signal(how)
         return int(process.wait(20))
-
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """One Kafka and one broker; each test has devices of its own."""
-    with running_rig(tmp_path_factory.mktemp("contract")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=PROTOCOLS)
