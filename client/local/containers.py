@@ -25,14 +25,14 @@ EXAMPLES = """examples:
 """
 
 
-def identities(directory: Path, into: Path, broker_name: str, buckets: int) -> None:
+def identities(directory: Path, into: Path, broker_names: list[str], buckets: int) -> None:
     """Make the authorities in `directory` once; copy to each service what it reads.
 
-    `into` has a folder for each of issuer, broker, bridge and coap; the broker is reached as
-    `broker_name`, and keeps its own files in the folder of its name.
+    `into` has a folder for each of issuer, broker, bridge and coap; the doors are reached under
+    `broker_names`, and under the names of this machine.
     """
     layout = Layout(data_dir=directory, buckets=buckets)
-    setup.identities(layout, names=("localhost", HOST, broker_name))
+    setup.identities(layout, names=tuple(dict.fromkeys(("localhost", HOST, *broker_names))))
     pki, services = layout.pki_dir, layout.services_dir
     shutil.copytree(
         pki, into / "issuer", ignore=lambda _, names: {"root"} & set(names), dirs_exist_ok=True
@@ -92,7 +92,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("task", choices=["identities", "topics"])
     parser.add_argument("--directory", type=Path, default=Path("/identities"))
     parser.add_argument("--into", type=Path, default=Path("/run/fleetcert"))
-    parser.add_argument("--broker-name", default="mosquitto")
+    parser.add_argument(
+        "--broker-name",
+        action="append",
+        default=[],
+        help="a name of the broker in its certificate, made once; may be repeated",
+    )
     parser.add_argument("--buckets", type=int, default=8)
     parser.add_argument("--bootstrap", default="kafka:9092", help="Kafka's host:port")
     parser.add_argument("--partitions", type=int, default=2)

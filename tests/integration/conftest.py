@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.kafka import kafka_for_tests
+from tests.helpers.kafka import engine_answers, kafka_for_tests
 from tests.helpers.stack import RunningStack, running_stack
+
+ENGINE = engine_answers()
+collect_ignore = [] if ENGINE else ["test_compose.py"]
+"""Without a container engine there is nothing to compose; deploy/run-tests says which way it is."""
 
 
 @pytest.fixture(scope="session")
