@@ -39,6 +39,7 @@ def create(settings: Settings, programs: Sequence[Program[Any]] = PROGRAMS) -> f
     """Compose the application. Nothing is connected before it starts."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     brokers = [f"kafka://{one}" for one in settings.bootstrap.split(",")]
+    instance = _instance(settings.data_dir)
     app = faust.App(
         settings.application,
         broker=brokers,
@@ -47,7 +48,8 @@ def create(settings: Settings, programs: Sequence[Program[Any]] = PROGRAMS) -> f
         broker_heartbeat_interval=settings.session_timeout_seconds / 4,
         broker_max_poll_records=settings.batch_max,
         consumer_auto_offset_reset="earliest",
-        consumer_group_instance_id=_instance(settings.data_dir),
+        consumer_group_instance_id=instance,
+        canonical_url=f"http://{instance}",  # Faust asserts it is the one it joined under
         datadir=str(settings.data_dir / "faust"),
         processing_guarantee="at_least_once",
         stream_wait_empty=False,
@@ -125,7 +127,8 @@ def _instance(data_dir: Path) -> str:
     """Return the name of the worker that has this disk: a restart under it moves no partition.
 
     The group knows a member by it (KIP-345), so a worker that comes back within the session
-    time-out goes on with its partitions at once.
+    time-out goes on with its partitions at once. Its URL is made of it too: the broker answers a
+    member that comes back with its former assignment, and a container's host name is a new one.
     """
     file = data_dir / "instance"
     if not file.exists():
