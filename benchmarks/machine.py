@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections import Counter
+from operator import sub
 from typing import Any
 
 from schemas import codec, commands, events
@@ -181,27 +182,36 @@ class History:
         )
 
 
-def once(history: list[Record]) -> tuple[float, Counter[str]]:
-    """Fold the history; return the CPU seconds it took, and what came of it."""
+PARTS = ("decode", "step", "encode rows", "encode outputs")
+
+
+def once(history: list[Record]) -> tuple[list[float], Counter[str]]:
+    """Fold the history; return the CPU seconds of each of PARTS, and what came of it."""
     rows: dict[bytes, DeviceRow] = {}
     partition: Partition[DeviceRow] = Partition(0, PartitionRow(), rows.get, Deadlines())
     made: Counter[str] = Counter()
-    began = time.process_time()
+    spent = [0.0] * len(PARTS)
     for start in range(0, len(history), BATCH):
-        folded = fold(MACHINE, partition, [entry(one) for one in history[start : start + BATCH]])
+        times = [time.process_time()]
+        entries = [entry(one) for one in history[start : start + BATCH]]
+        times.append(time.process_time())
+        folded = fold(MACHINE, partition, entries)
+        rows.update(folded.rows)
+        times.append(time.process_time())
         for row in folded.rows.values():
             codec.encode(row)
         codec.encode(partition.row)
+        times.append(time.process_time())
         for output in folded.outputs:
             codec.encode(output.record)
-        rows.update(folded.rows)
+        times.append(time.process_time())
+        spent = [sum(one) for one in zip(spent, map(sub, times[1:], times), strict=True)]
         made["rows written"] += len(folded.rows) + len([PARTITION_KEY])
         made["outputs"] += len(folded.outputs)
         if folded.set_aside:
             raise SystemExit("a step raised: the benchmark would measure nonsense")
-    seconds = time.process_time() - began
     made["rotations"] = partition.row.totals.rotations
-    return seconds, made
+    return spent, made
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -216,15 +226,20 @@ def main(argv: list[str] | None = None) -> int:
     history = written.run(options.events)
     collect_rarely()  # as the worker does
     runs = [once(history) for _ in range(options.repetitions)]
-    rates = sorted(len(history) / seconds for seconds, _ in runs)
-    per_million = statistics.median(seconds for seconds, _ in runs) / len(history) * 1e6
+    rates = sorted(len(history) / sum(spent) for spent, _ in runs)
+    million = len(history) / 1e6
+    per_million = statistics.median(sum(spent) for spent, _ in runs) / million
+    parts = ", ".join(
+        f"{name} {statistics.median(spent[at] for spent, _ in runs) / million:.1f}"
+        for at, name in enumerate(PARTS)
+    )
     mix = ", ".join(f"{name} {count}" for name, count in written.kinds.most_common())
     came = ", ".join(f"{name} {count}" for name, count in runs[0][1].items())
     sys.stdout.write(
         f"{len(history)} events of {options.devices} devices: {mix}\n"
         f"made: {came}\n"
         f"median {statistics.median(rates):.0f} events/s of {len(runs)} repetitions "
-        f"({rates[0]:.0f} to {rates[-1]:.0f}), {per_million:.1f} CPU s per million\n"
+        f"({rates[0]:.0f} to {rates[-1]:.0f}), {per_million:.1f} CPU s per million: {parts}\n"
     )
     if options.profile:
         profile = cProfile.Profile()

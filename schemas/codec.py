@@ -34,6 +34,7 @@ from schemas.converters import (
     Convert,
     has_union,
     same,
+    to_longs,
     to_plain,
     to_typed,
 )
@@ -267,6 +268,9 @@ def _writer(kind: type, header: bytes) -> Callable[[Any], bytes]:
 
 def _part(kind: type, header: bytes, names: tuple[str, ...]) -> Callable[[Any], bytes]:
     """Return what writes these fields of a record, all where none is named."""
+    longs = to_longs(kind, names)
+    if longs is not None:
+        return lambda record: header + longs(record)
     schema, plain = fastavro.parse_schema(avsc(kind, names=names)), to_plain(kind, names)
 
     def write(record: Any) -> bytes:

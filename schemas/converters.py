@@ -30,6 +30,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from schemas.longs import long
 from schemas.records import setters
 
 Convert = Callable[[Any], Any]
@@ -48,6 +49,28 @@ def to_plain(kind: type, names: tuple[str, ...] = ()) -> Convert:
         value = f"c_{name}(r.{name})" if f"c_{name}" in scope else f"r.{name}"
         parts.append(f"{name!r}: {value}")
     return _compiled("plain", ["return {" + ", ".join(parts) + "}"], scope)
+
+
+@functools.cache
+def to_longs(kind: type, names: tuple[str, ...]) -> Callable[[Any], bytes] | None:
+    """Return what writes these fields where they hold nothing but longs, None where they do not."""
+    paths = [path for name in _names(kind, names) for path in _longs(kind, name)]
+    if None in paths:
+        return None
+    written = ", ".join(f"long(r.{path})" for path in paths)
+    return _compiled("longs", [f"return join(({written},))"], {"long": long, "join": b"".join})
+
+
+def _longs(kind: type, name: str) -> list[str | None]:
+    """Return the paths of the longs that a field is made of; None stands for anything else."""
+    hint = typing.get_type_hints(kind)[name]
+    if hint is int:
+        return [name]
+    if not dataclasses.is_dataclass(hint):
+        return [None]
+    inner = typing.cast(type, hint)
+    nested = [path for one in _names(inner, ()) for path in _longs(inner, one)]
+    return [path and f"{name}.{path}" for path in nested]
 
 
 @functools.cache
