@@ -14,13 +14,13 @@ from typing import Any
 from schemas import codec
 from schemas.states import PARTITION_KEY, PartitionRow
 from streams.core.turn import Output
-from streams.engine import history, snapshot
+from streams.engine import history
 from streams.engine.log import read_to_end
 from streams.engine.program import Input, Program
 from streams.engine.snapshot import digest
 from streams.programs import DEVICES
 
-SNAPSHOTS = Path("var/snapshots")
+SNAPSHOTS = Path("var/stack/snapshots")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ def verify(
         program,
         partition,
         snapshots,
-        core_since=row.core_since,
-        last=row.applied_offset,
+        row,
+        row.applied_offset,
     )
     replayed, events = _replayed(bootstrap, program, partition, start, row, on_record, on_output)
     if stored is None:
@@ -119,40 +119,6 @@ def _replayed(
             yield record
 
     return history.fold(program, partition, start, counted(), row, on_output)
-
-
-def take(
-    bootstrap: str, partition: int, directory: Path, program: Program[Any] = DEVICES
-) -> Path | None:
-    """Write a snapshot of the live rows and return its file; None where there are no rows."""
-    live = live_rows(bootstrap, partition, program)
-    if PARTITION_KEY not in live:
-        return None
-    return snapshot.write(directory, snapshot.taken(program.table, partition, live))
-
-
-def prove(
-    bootstrap: str, found: snapshot.Snapshot, directory: Path, program: Program[Any] = DEVICES
-) -> str:
-    """Fold the history to a snapshot's offset and name the first difference; empty for none.
-
-    The fold starts before the snapshot, at the beginning or at an older one. Raises EngineFailed
-    where what comes before it cannot be folded.
-    """
-    head = found.header
-    start = history.base(
-        bootstrap,
-        program,
-        head.partition,
-        directory,
-        core_since=head.core_since,
-        last=head.applied_offset - 1,
-    )
-    row = found.partition_row
-    replayed, _ = _replayed(
-        bootstrap, program, head.partition, start, row, lambda: None, lambda output: None
-    )
-    return first_difference(dict(found.rows), replayed)
 
 
 def first_difference(live: dict[bytes, bytes], replayed: dict[bytes, bytes]) -> str:

@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from client import terminal
-from client.commands.options import EXIT_DIFFERENT, KAFKA, Bootstrap, Json, examples
+from client.commands.options import (
+    EXIT_DIFFERENT,
+    KAFKA,
+    SNAPSHOTS,
+    Bootstrap,
+    Directory,
+    Json,
+    examples,
+)
 from client.fleet import Fleet, FleetError
 from schemas import topics
 from schemas.states import Policy
@@ -16,6 +24,7 @@ app = typer.Typer(help="Show or change what the machine goes by.", no_args_is_he
 
 def replay(
     verify: Annotated[bool, typer.Option(help="Fail where a row differs.")] = True,
+    directory: Directory = SNAPSHOTS,
     bootstrap: Bootstrap = KAFKA,
     as_json: Json = False,
 ) -> None:
@@ -29,7 +38,9 @@ def replay(
     fleet = Fleet(bootstrap)
     numbers = fleet.partitions(topics.DEVICE_EVENTS)
     with terminal.progress("folding the history", fleet.size(topics.DEVICE_EVENTS)) as one_done:
-        verdicts = [again.verify(bootstrap, number, one_done) for number in numbers]
+        verdicts = [
+            again.verify(bootstrap, number, one_done, snapshots=directory) for number in numbers
+        ]
     for one in verdicts:
         if as_json:
             terminal.as_json({"identical": one.identical} | terminal.plain(one))
@@ -38,7 +49,10 @@ def replay(
         terminal.say(
             f"partition {one.partition}: {one.events} events to offset {one.applied_offset}, "
             f"{one.rows} rows, {one.live_digest[:16]}: {state}"
+            + (f", from the snapshot of {one.base_offset}" if one.base_offset >= 0 else "")
         )
+        for damaged in one.damaged:
+            terminal.say(f"partition {one.partition}: passed over: {damaged}")
     if verify and not all(one.identical for one in verdicts):
         raise typer.Exit(EXIT_DIFFERENT)
 

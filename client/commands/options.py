@@ -1,6 +1,7 @@
 """What commands share: options, the completion of device ids, examples in the help."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,8 @@ KAFKA = "127.0.0.1:9092"
 BOOTSTRAP_VARIABLE = "FLEETCERT_BOOTSTRAP"
 COMPLETION = Timeouts(connect_seconds=2.0, read_seconds=5.0)
 EXIT_DIFFERENT = 4
+SNAPSHOTS = Path("var/stack/snapshots")
+"""Where the local stack's workers write theirs."""
 
 
 def examples(*commands: str) -> str:
@@ -29,6 +32,9 @@ def _device_ids(context: typer.Context, incomplete: str) -> list[str]:
 
 
 Bootstrap = Annotated[str, typer.Option(help="Kafka's host:port.", envvar=BOOTSTRAP_VARIABLE)]
+Directory = Annotated[
+    Path, typer.Option("--snapshots", help="Where they are.", envvar="FLEETCERT_SNAPSHOTS")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document per line.")]
 DeviceId = Annotated[str, typer.Argument(help="The device's id.", autocompletion=_device_ids)]
 OnlyDevice = Annotated[

@@ -135,6 +135,7 @@ def _worker(layout: Layout, number: int) -> Process:
     options = {
         "--bootstrap": layout.bootstrap,
         "--data-dir": layout.data_dir / f"worker-{number}",
+        "--snapshots": layout.data_dir / "snapshots",
         "--session-timeout-seconds": layout.session_timeout_seconds,
         "--metrics-port": port,
     }

@@ -32,6 +32,10 @@ class Deadlines:
         if queued is None or at < queued:
             self._push(key, at)
 
+    def at(self, key: bytes) -> int:
+        """Return the deadline of `key`, zero for none."""
+        return self._at.get(key, 0)
+
     def take(self, now: int) -> bytes | None:
         """Take the key that is due first, None where no deadline is at or before `now`."""
         heap = self._heap

@@ -16,6 +16,9 @@ from schemas.topics import DEAD_LETTERS, DECISIONS
 
 OUTPUTS_MAX = 1_000
 """Outputs of one record."""
+LETTER_PAYLOAD_MAX = 262_144
+LETTER_KEY_MAX = 1_024
+"""Bytes of a record that its dead letter repeats."""
 
 
 Doors = dict[str, dict[int, DoorShare]]
@@ -114,7 +117,14 @@ class Turn:
         self.send(DECISIONS, subject.encode(), decision)
 
     def dead_letter(self, reason: Reason, detail: str, key: bytes, payload: bytes) -> None:
-        """Publish what was not understood or was refused, with its bytes."""
+        """Publish what was not understood or was refused, with its bytes.
+
+        Key and payload are cut: a letter larger than Kafka takes would end every worker that
+        comes to this record. Its cause says where the whole of it stands.
+        """
+        if len(payload) > LETTER_PAYLOAD_MAX or len(key) > LETTER_KEY_MAX:
+            detail = f"{detail} (cut from {len(payload)} bytes, key {len(key)})"
+            key, payload = key[:LETTER_KEY_MAX], payload[:LETTER_PAYLOAD_MAX]
         letter = DeadLetter(
             reason=reason.value,
             detail=detail,

@@ -33,6 +33,11 @@ class Cache(Generic[R]):
                 self.update({key: found})
         return found
 
+    def drop(self, key: bytes) -> None:
+        """Forget a row that was deleted."""
+        self._young.pop(key, None)
+        self._old.pop(key, None)
+
     def update(self, rows: Mapping[bytes, R]) -> None:
         """Keep rows that were used."""
         self._young.update(rows)

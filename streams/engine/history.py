@@ -10,6 +10,7 @@ from schemas import codec
 from schemas.states import PARTITION_KEY, PartitionRow
 from streams.core.deadlines import Deadlines
 from streams.core.machine import Partition
+from streams.core.rows import Ordered
 from streams.core.turn import Output
 from streams.engine import snapshot
 from streams.engine.failure import EngineFailed
@@ -48,15 +49,21 @@ def base(
     program: Program[Any],
     partition: int,
     directory: Path,
-    *,
-    core_since: int,
+    row: PartitionRow,
     last: int,
 ) -> Base:
     """Return where a fold up to `last` starts: at the beginning, or at a snapshot.
 
-    A snapshot is needed where the history was cut, or was begun under another core. The oldest
-    sound one is taken: it proves the most. Raises EngineFailed where there is none.
+    `row` says under which core. A snapshot is needed where the history was cut, or was begun under
+    another core. The oldest sound one is taken: it proves the most. Raises EngineFailed where
+    there is none, or where the history goes on with a newer core than this one.
     """
+    core_since = row.core_since
+    if row.core_version > program.version:
+        raise EngineFailed(
+            f"{program.events}[{partition}] goes on with core {row.core_version} from offset "
+            f"{core_since}, this is core {program.version}: use a newer fleetcert"
+        )
     low = bounds(bootstrap, program.events, partition).low
     if core_since < 0 and low == 0:
         return Base(-1, {})
@@ -90,21 +97,26 @@ def fold(
     encoded, state = dict(start.rows), PartitionRow(core_version=program.version)
     if PARTITION_KEY in encoded:
         state = codec.decode(encoded.pop(PARTITION_KEY))
-    rows = {key: program.decode(data) for key, data in encoded.items()}
-    deadlines = Deadlines()
+    rows, deadlines = Ordered(), Deadlines()
     for key, data in encoded.items():
+        rows.put(key, program.decode(data))
         deadlines.put(key, program.due_at(data))
     folding: Partition[R] = Partition(
         partition,
         replace(state, set_aside=live.set_aside, wakings=live.wakings),
         rows.get,
         deadlines,
+        rows.scan,
     )
     events, waiting = 0, iter(inputs)
     while batch := list(islice(waiting, FOLD_MAX)):
         events += len(batch)
         folded = program.fold(folding, batch)
-        rows.update(folded.rows)
+        for key, row in folded.rows.items():
+            if row is None:
+                rows.delete(key)
+            else:
+                rows.put(key, row)
         for output in folded.outputs:
             on_output(output)
     encoded = {key: program.encode(row) for key, row in rows.items()}

@@ -120,8 +120,8 @@ class Recovery:
             self.program,
             self.partition,
             self.snapshots,
-            core_since=row.core_since,
-            last=last,
+            row,
+            last,
         )
         inputs = history.records(
             self.bootstrap, self.program.events, self.partition, start.offset + 1, last

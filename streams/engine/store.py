@@ -14,6 +14,8 @@ from pathlib import Path
 
 from rocksdict import Options, Rdict, WriteBatch, WriteOptions
 
+from streams.engine.failure import EngineFailed
+
 POSITION_KEY = b"\x00position"
 """Holds topic id and next changelog offset. No row's key begins with a zero byte."""
 MEMORY_BYTES_MAX = 16 * 1024 * 1024
@@ -32,7 +34,7 @@ class Position:
 
 
 class Store:
-    """Rows of one partition on disk. Raises rocksdict's errors where the disk fails."""
+    """Rows of one partition on disk. Raises EngineFailed where the disk fails."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -63,7 +65,20 @@ class Store:
             else:
                 put(key, pack(due_at) + row)
         put(POSITION_KEY, f"{position.topic_id}:{position.offset}".encode())
-        self._db.write(batch)
+        try:
+            self._db.write(batch)
+        except Exception as error:  # rocksdict raises no narrower one
+            raise self._failed("written", error) from error
+
+    def scan(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return at most `limit` rows whose key begins with `prefix` and lies behind `after`."""
+        found: list[tuple[bytes, bytes]] = []
+        for key, value in self._db.items(from_key=max(prefix, after)):
+            if len(found) == limit or not key.startswith(prefix):
+                break
+            if key != after and key != POSITION_KEY:
+                found.append((key, value[DUE.size :]))
+        return found
 
     def deadlines(self) -> Iterator[tuple[bytes, int]]:
         """Yield every key and its deadline, in the order of the keys."""
@@ -93,8 +108,14 @@ class Store:
         options.set_write_buffer_size(MEMORY_BYTES_MAX)
         options.set_keep_log_file_num(INFO_LOGS_MAX)
         options.set_max_log_file_size(INFO_LOG_BYTES_MAX)
-        db = Rdict(str(self._path), options)
+        try:
+            db = Rdict(str(self._path), options)
+        except Exception as error:  # rocksdict raises no narrower one
+            raise self._failed("opened", error) from error
         without_log = WriteOptions()
         without_log.disable_wal = True
         db.set_write_options(without_log)
         return db
+
+    def _failed(self, verb: str, error: Exception) -> EngineFailed:
+        return EngineFailed(f"{self._path} cannot be {verb}: {error}; is the disk full?")

@@ -21,10 +21,10 @@ the group skipped are read from the history.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import structlog
 
@@ -70,7 +70,9 @@ class TablePartition(Generic[R]):
         self._store = Store(place.data_dir / program.table / str(number))
         self._cache: Cache[R] = Cache(CACHED_ROWS_MAX)
         self._position = Position("", 0)
-        self._partition: Partition[R] = Partition(number, PartitionRow(), self._read, Deadlines())
+        self._partition: Partition[R] = Partition(
+            number, PartitionRow(), self._read, Deadlines(), self._scan
+        )
 
     @property
     def row(self) -> PartitionRow:
@@ -108,7 +110,7 @@ class TablePartition(Generic[R]):
         folded.skipped += skipped
         faults.point("engine:after-step")
         encode = self._program.encode
-        rows = {key: encode(row) for key, row in folded.rows.items()}
+        rows = {key: None if row is None else encode(row) for key, row in folded.rows.items()}
         rows[PARTITION_KEY] = codec.encode(self.row)
         following = self._changelog.commit(
             self._messages(folded.outputs),
@@ -117,12 +119,10 @@ class TablePartition(Generic[R]):
         )
         faults.point("engine:after-commit")
         self._position = Position(self._position.topic_id, following)
-        due = {key: row.next_due_at for key, row in folded.rows.items()}
-        self._store.write(
-            ((key, due.get(key, 0), data) for key, data in rows.items()), self._position
-        )
+        due_at = self._partition.deadlines.at
+        self._store.write(((key, due_at(key), data) for key, data in rows.items()), self._position)
         faults.point("engine:after-store")
-        self._cache.update(folded.rows)
+        self._remember(folded.rows)
         self._check_version()
         return folded
 
@@ -185,6 +185,17 @@ class TablePartition(Generic[R]):
             self._place.snapshots, snapshot.taken(self._program.table, self.number, rows)
         )
         log.info("snapshot.marked", partition=self.number, core=row.core_version, file=str(path))
+
+    def _remember(self, rows: Mapping[bytes, R | None]) -> None:
+        gone = [key for key, row in rows.items() if row is None]
+        for key in gone:
+            self._cache.drop(key)
+        kept = {key: row for key, row in rows.items() if row is not None} if gone else rows
+        self._cache.update(cast(Mapping[bytes, R], kept))
+
+    def _scan(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, R]]:
+        decode = self._program.decode
+        return [(key, decode(row)) for key, row in self._store.scan(prefix, after, limit)]
 
     def _read(self, key: bytes) -> R | None:
         found = self._cache.get(key)

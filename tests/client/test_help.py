@@ -13,6 +13,8 @@ COMMANDS = (
     "fleet remove", "fleet move", "fleet config", "fleet history", "fleet rollback",
     "fleet forecast", "campaign create", "campaign plan", "campaign list", "campaign show",
     "campaign watch", "campaign pause", "campaign resume", "campaign abort", "campaign gate",
+    "snapshot create", "snapshot list", "snapshot verify", "history trim", "core show",
+    "core activate",
 )  # fmt: skip
 
 

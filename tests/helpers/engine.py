@@ -29,6 +29,8 @@ from tests.helpers.wait import until
 DAY = 86_400_000
 WITHIN = 40.0
 SESSION_SECONDS = 3.0
+DER = b"d" * 500
+"""As large as a device's certificate."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +87,26 @@ class Rig:
         """Return the file that a worker's log goes to."""
         return self.directory / f"{name}.log"
 
-    def report(self, first: int, last: int) -> None:
-        """Write registrations where `first` is 1, and one report of each number per device."""
+    def report(self, first: int, last: int, only: int = 0) -> None:
+        """Write registrations where `first` is 1, and one report of each number per device.
+
+        `only` so many devices report, all where it is zero.
+        """
         settings = {"bootstrap.servers": self.bootstrap, "partitioner": PARTITIONER}
-        producer = Producer({**settings, "linger.ms": 20, "acks": "all"})
+        producer = Producer(
+            {**settings, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000}
+        )
         now = time.time_ns() // 1_000_000
         for number in range(self.devices) if first == 1 else ():
             fingerprint = number.to_bytes(32, "big")
             facts = CertificateFacts(
-                fingerprint, fingerprint, f"{number:x}", now - 80 * DAY, now + 10 * DAY, b"der"
+                fingerprint, fingerprint, f"{number:x}", now - 80 * DAY, now + 10 * DAY, DER
             )
             registered = DeviceRegistered(f"device-{number}", "pump", ("mqtt",), facts, "tests")
             producer.produce(DEVICE_EVENTS, codec.encode(registered), f"device-{number}")
+            producer.poll(0)
         for sequence in range(first, last + 1):
-            for number in range(self.devices):
+            for number in range(only or self.devices):
                 event = self.reported(number, sequence)
                 producer.produce(DEVICE_EVENTS, codec.encode(event), event.device_id)
             producer.poll(0)

@@ -1,23 +1,30 @@
 """Recovery on a real Kafka: whatever became of disk and changelog, the rows are the replay's."""
 
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
+from client.fleet import Fleet
 from client.local.topics import create_topics
 from schemas import codec
+from schemas.records import changed
 from schemas.states import PARTITION_KEY
-from schemas.topics import DEVICE_EVENTS, DEVICE_STATE
+from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS, DEVICE_STATE
 from streams import replay
+from streams.core.machine import Folded, Partition
 from streams.engine import history
 from streams.engine.changelog import Changelog
 from streams.engine.failure import EngineFailed
 from streams.engine.log import bounds
+from streams.engine.program import Input, Program
 from streams.engine.recovery import Abandoned
 from streams.engine.table import APPLICATION, Place, TablePartition
 from streams.programs import DEVICES
@@ -34,13 +41,15 @@ def engine(kafka: str, tmp_path: Path) -> Rig:
 
 
 @contextmanager
-def owner(engine: Rig, disk: str) -> Iterator[Table]:
+def owner(engine: Rig, disk: str, program: Program[Any] = DEVICES) -> Iterator[Table]:
     """Own the partition in this process, with the rows on `disk`."""
     place = Place(engine.bootstrap, engine.application, engine.directory / disk, engine.snapshots)
-    table: Table = TablePartition(DEVICES, 0, place)
-    table.open(threading.Event())
-    yield table
-    table.close()
+    table: Table = TablePartition(program, 0, place)
+    try:
+        table.open(threading.Event())
+        yield table
+    finally:
+        table.close()
 
 
 def fold(engine: Rig, table: Table) -> None:
@@ -196,6 +205,19 @@ def test_a_recovery_that_cannot_finish_fails_loudly(engine: Rig) -> None:
         list(changelog.read(0, within=-1.0))
 
 
+def test_garbage_as_large_as_kafka_takes_does_not_stop_a_partition(engine: Rig) -> None:
+    """Its dead letter fits, and what follows is applied."""
+    engine.report(1, 1)
+    producer = Producer({"bootstrap.servers": engine.bootstrap, "message.max.bytes": 1_048_000})
+    producer.produce(DEVICE_EVENTS, os.urandom(1_000_000), os.urandom(40_000), partition=0)
+    assert producer.flush(10) == 0
+    lived(engine, "kept", 2, 2)
+    assert engine.applied(2)
+    (letter,) = [found.record for found in Fleet(engine.bootstrap).read(DEAD_LETTERS)]
+    assert "cut from 1000000 bytes" in letter.detail
+    engine.assert_undisturbed()
+
+
 def test_only_committed_records_are_history(engine: Rig) -> None:
     """A worker folds what a transaction committed, not what one aborted, and steps over markers."""
     engine.report(1, 1)
@@ -214,3 +236,70 @@ def test_only_committed_records_are_history(engine: Rig) -> None:
         engine.until_applied(3)
     engine.assert_undisturbed()
     assert replay.verify(engine.bootstrap, 0).base_offset == -1
+
+
+@dataclass(slots=True)
+class Marks:
+    """Another program: `set` makes a row of a key, `end` removes it; rows are read in order."""
+
+    name: str = "marks"
+    events: str = DEVICE_EVENTS
+    table: str = DEVICE_STATE
+    version: int = 1
+    seen: list[bytes] = field(default_factory=list)
+
+    def encode(self, record: object) -> bytes:
+        """Return the row."""
+        assert isinstance(record, bytes)
+        return record
+
+    def decode(self, data: bytes) -> bytes:
+        """Return the row."""
+        return data
+
+    def due_at(self, _data: bytes) -> int:
+        """Return that no row has a deadline."""
+        return 0
+
+    def fold(self, partition: Partition[bytes], records: Sequence[Input]) -> Folded[bytes]:
+        """Set and remove rows; see which stood there before."""
+        rows: dict[bytes, Any] = {}
+        count = partition.row.rows
+        self.seen = [key for key, _ in partition.scan(b"m", b"m1", 2)]
+        for record in records:
+            key = record.key or b""
+            there = key in rows and rows[key] is not None
+            there = there or (key not in rows and partition.read(key) is not None)
+            rows[key] = record.value if record.value == b"set" else None
+            count += (rows[key] is not None) - there
+        partition.row = changed(partition.row, applied_offset=records[-1].offset, rows=count)
+        return Folded(rows=rows, stepped=len(records))
+
+
+def test_another_program_reads_in_order_and_removes_rows(engine: Rig) -> None:
+    """Removed rows are gone from cache, disk and topic, also for an owner with an empty disk."""
+    producer = Producer({"bootstrap.servers": engine.bootstrap})
+
+    def say(*words: tuple[str, str]) -> None:
+        for key, word in words:
+            producer.produce(DEVICE_EVENTS, word, key, partition=0)
+        assert producer.flush(10) == 0
+
+    program = Marks()
+    say(*((f"m{number}", "set") for number in range(5)), ("other", "set"))
+    with owner(engine, "kept", program) as table:
+        fold(engine, table)
+        say(("m2", "end"), ("m0", "end"))
+        fold(engine, table)
+        assert program.seen == [b"m2", b"m3"]
+        say(("m2", "end"), ("m4", "end"), ("m4", "set"))
+        fold(engine, table)
+        assert program.seen == [b"m3", b"m4"]
+    with owner(engine, "empty", program) as table:
+        say(("m9", "set"))
+        fold(engine, table)
+        assert table.row.rows == 5
+    live = replay.live_rows(engine.bootstrap, 0)
+    assert sorted(live.keys() - {PARTITION_KEY}) == [b"m1", b"m3", b"m4", b"m9", b"other"]
+    verdict = replay.verify(engine.bootstrap, 0, program=Marks())
+    assert verdict.identical, verdict.difference
