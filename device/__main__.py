@@ -116,6 +116,8 @@ async def _run_simulator(chosen: argparse.Namespace) -> int:
         dict(chosen.behave),
         ca,
         chosen.valid_seconds,
+        coap_every=chosen.coap_every,
+        coap_port=chosen.coap_port,
     )
     simulator = Simulator(plan)
     _on_signals(simulator.stop)
@@ -191,6 +193,8 @@ def _simulation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--issuer-cert", type=Path, help="device CA, for devices without identity")
     parser.add_argument("--issuer-key", type=Path, help="its key, PEM")
     parser.add_argument("--valid-seconds", type=int, default=90 * 86_400)
+    parser.add_argument("--coap-every", type=int, default=0, help="each N-th speaks CoAP; 0: none")
+    parser.add_argument("--coap-port", type=int, default=5684, help="of the CoAP bridge")
     parser.set_defaults(work=_simulate)
 
 

@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from device import provision
+from device.coap.dtls import has_dtls
+from device.coap.link import COAPS, COAPS_TCP
 from device.faults import Died
+from device.link import MQTTS
 from device.misbehaviour import BEHAVIOURS, SimulatedAgent
 from device.observer import KEPT, RECORDED, SENT, Ledger, LedgerObserver
 from device.outbox import Durability
@@ -42,7 +45,8 @@ class Plan:
     """What to simulate: `rate` is events per second and device, `shares` behaviour to share.
 
     `seconds` 0 means until stopped. With a `ca`, devices without identity get one from it. At the
-    end, what is kept has `drain_seconds` without progress to be recorded.
+    end, what is kept has `drain_seconds` without progress to be recorded. With `coap_every` N each
+    N-th device speaks CoAP to `coap_port`: coaps+tcp and coaps in turn, where DTLS 1.3 is there.
     """
 
     directory: Path
@@ -57,6 +61,8 @@ class Plan:
     ca: DeviceCa | None = None
     valid_seconds: int = 90 * 86_400
     drain_seconds: float = DRAIN_SECONDS
+    coap_every: int = 0
+    coap_port: int = 5684
 
 
 def device_ids(plan: Plan) -> list[str]:
@@ -77,6 +83,13 @@ def behaviours(plan: Plan) -> dict[str, str]:
         names += [name] * round(share * plan.count)
     names += ["honest"] * plan.count
     return dict(zip(device_ids(plan), names, strict=False))
+
+
+def scheme(plan: Plan, number: int) -> str:
+    """Return how the device of this number, counted from 1, reaches its door."""
+    if not plan.coap_every or number % plan.coap_every:
+        return MQTTS
+    return COAPS if number // plan.coap_every % 2 == 0 and has_dtls() else COAPS_TCP
 
 
 class Simulator:
@@ -136,14 +149,16 @@ class Simulator:
 
     def _agent(self, device_id: str) -> SimulatedAgent:
         plan = self.plan
+        how = scheme(plan, list(self.behaviours).index(device_id) + 1)
         agent = BEHAVIOURS[self.behaviours[device_id]](
             device_id,
             plan.directory / device_id,
             plan.host,
-            plan.port,
+            plan.port if how == MQTTS else plan.coap_port,
             plan.ca_file,
             settings=Settings(durability=Durability.PROCESS),
             observer=LedgerObserver(self.ledger, device_id),
+            scheme=how,
         )
         self.agents[device_id] = agent
         return agent

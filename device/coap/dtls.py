@@ -61,7 +61,7 @@ class DtlsClient(asyncio.DatagramProtocol, interfaces.MessageInterface):  # type
     def __init__(
         self, manager: Any, identity: Identity, ca_file: Path, host: str, port: int
     ) -> None:
-        if importlib.util.find_spec("fleetcert_dtls13") is None:
+        if not has_dtls():
             raise OSError(ABSENT)
         import fleetcert_dtls13
 
@@ -75,6 +75,7 @@ class DtlsClient(asyncio.DatagramProtocol, interfaces.MessageInterface):  # type
         self._transport: Any = None
         self.remote = Server(str(hostportjoin(host, port)))
         self.reached = False
+        self._ended = ""
 
     async def connect(self) -> None:
         """Shake hands. Raises OSError, ssl.SSLCertVerificationError where it is not our server."""
@@ -96,8 +97,11 @@ class DtlsClient(asyncio.DatagramProtocol, interfaces.MessageInterface):  # type
             self._over(str(exc))
 
     def send(self, message: Any) -> None:
-        """Send one message."""
-        self._act(self._association.send(message.encode()))
+        """Send one message; over an association that ended already, its end is the answer."""
+        if self._ended:
+            self._loop.call_soon(self._tell)
+        else:
+            self._act(self._association.send(message.encode()))
 
     async def recognize_remote(self, remote: object) -> bool:
         """Tell whether a remote is our server."""
@@ -145,9 +149,9 @@ class DtlsClient(asyncio.DatagramProtocol, interfaces.MessageInterface):  # type
         try:
             verifier.verify(x509.load_der_x509_certificate(der), [])
         except (verification.VerificationError, ValueError) as problem:
-            self._over("not our server")
             if not self._connected.done():
                 self._connected.set_exception(ssl.SSLCertVerificationError(str(problem)))
+            self._over("not our server")
             return
         if not self._connected.done():
             self._connected.set_result(None)
@@ -162,10 +166,20 @@ class DtlsClient(asyncio.DatagramProtocol, interfaces.MessageInterface):  # type
         self._manager.dispatch_message(message)
 
     def _over(self, why: str) -> None:
+        self._ended = why
         if not self._connected.done():
             self._connected.set_exception(ConnectionResetError(why))
-        elif self._manager is not None:
-            self._manager.dispatch_error(error.NetworkError(why), self.remote)
+        self._tell()
+
+    def _tell(self) -> None:
+        """End what waits for an answer."""
+        if self._manager is not None:
+            self._manager.dispatch_error(error.NetworkError(self._ended), self.remote)
+
+
+def has_dtls() -> bool:
+    """Tell whether this machine can speak DTLS 1.3."""
+    return importlib.util.find_spec("fleetcert_dtls13") is not None
 
 
 def _subject(host: str) -> x509.DNSName | x509.IPAddress:
