@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PACKAGES := schemas streams bridges pki client device protocols
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test check bench chaos interop clean docs lock
+.PHONY: help setup up down demo test check bench chaos interop fuzz clean docs lock
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -56,6 +56,9 @@ chaos: setup ## The large fault tests: 200 faults of processes, 300 kills of dev
 
 interop: setup ## The CoAP bridge against libcoap's clients: both, every certificate, every transport
 	FLEETCERT_INTEROP=1 $(BIN)/pytest tests/integration/test_libcoap.py
+
+fuzz: setup ## A million damaged messages to the CoAP bridge; FLEETCERT_FUZZ_SEED=N begins elsewhere
+	FLEETCERT_FUZZ=1000000 $(BIN)/pytest tests/coap/test_fuzz.py
 
 lock: ## Resolve the locked dependencies anew
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --extra dev --strip-extras \

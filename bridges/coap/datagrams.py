@@ -336,11 +336,14 @@ class DatagramServer(asyncio.DatagramProtocol, interfaces.MessageInterface):  # 
         try:
             message = Message.decode(data, remote=peer)
             message.transport_tuning = self._tuning
-        except Exception as problem:  # the parser raises many kinds on garbage; all mean the same
+        except Exception:  # the parser raises many kinds on garbage; all mean the same
             self.count("unparsable")
-            log.info("coap.unparsable", error=type(problem).__name__)
             return
-        self._manager.dispatch_message(message)
+        try:
+            self._manager.dispatch_message(message)
+        except Exception:  # a mistake of ours; what else came with this datagram goes on
+            self.count("internal")
+            log.exception("coap.failed")
 
     # -- aiocoap's MessageInterface ------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from bridges.coap.sessions import Session, Sessions
 from bridges.coap.tcp import TcpServer, server_context
 
 log = structlog.get_logger()
+LOGGER = "fleetcert.coap"
 EXTENSION = "fleetcert_dtls13"
 TCP, DTLS, PLAIN = "coaps+tcp", "coaps", "coap"
 ABSENT = "run `make setup` with Rust 1.89 or newer; coaps over DTLS 1.3 is not offered"
@@ -163,7 +164,7 @@ class TreeContext(Context):  # type: ignore[misc] # aiocoap is untyped
     """aiocoap's context for one tree: a task per request, without the pipe between two pipes."""
 
     def __init__(self, tree: Tree) -> None:
-        super().__init__(serversite=tree, loggername="fleetcert.coap")
+        super().__init__(serversite=tree, loggername=LOGGER)
 
     def render_to_pipe(self, pipe: Any) -> None:
         """Let the tree answer; when nobody waits for the answer any more, it ends."""

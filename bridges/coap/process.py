@@ -3,13 +3,15 @@
 import argparse
 import asyncio
 import gc
+import logging
 from pathlib import Path
 
 from bridges import run as life
 from bridges.coap.bridge import CoapBridge
 from bridges.coap.commands import AllCommands
-from bridges.coap.listeners import Settings
+from bridges.coap.listeners import LOGGER, Settings
 from bridges.coap.meter import Meter
+from bridges.coap.tcp import narrow_buffers
 from bridges.kafka import Recorder
 
 GC_THRESHOLDS = (50_000, 50, 1_000)
@@ -79,5 +81,7 @@ def run(options: argparse.Namespace) -> None:
     def source(bridge: CoapBridge) -> AllCommands:
         return AllCommands(options.bootstrap, bridge.deliver, bridge.caught_up)
 
+    logging.getLogger(LOGGER).setLevel(logging.ERROR)  # whoever sends garbage fills no log
+    narrow_buffers()
     gc.set_threshold(*GC_THRESHOLDS)
     asyncio.run(life.live(Recorder(options.bootstrap), make, source))

@@ -121,6 +121,8 @@ class Tree:
     def _admit(self, request: Message, session: Session) -> None:
         """Refuse what is not understood, and who asks too much."""
         _check_options(request)
+        if session.valid_until < time.time():
+            raise _refusal(codes.FORBIDDEN, "the certificate has expired")
         if session.bucket is None:
             session.bucket = self._rate()
         goes_on = any(one and one.block_number for one in (request.opt.block1, request.opt.block2))

@@ -16,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from bridges.coap.door import Door
+from pki.facts import load_certificate
 from schemas import events
 from schemas.commands import ForDevice
 from schemas.envelope import Evidence
@@ -65,12 +66,16 @@ class Recording(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """One authenticated session. `close` ends its connection, with one of the reasons above."""
+    """One authenticated session. `close` ends its connection, with one of the reasons above.
+
+    `valid_until` is the end of its certificate, in seconds since 1970.
+    """
 
     device_id: str
     fingerprint: bytes
     address: str
     close: Callable[[int], None]
+    valid_until: float = float("inf")
     name: str = field(default_factory=lambda: secrets.token_hex(16))
     counter: int = 0
     seen: float = field(default_factory=time.monotonic)
@@ -114,6 +119,7 @@ class Sessions:
             self._count(verdict.reason.value)
             self._refused(session, der, verdict.reason, verdict.detail)
             return None
+        session.valid_until = load_certificate(der).not_valid_after_utc.timestamp()
         own = self._by_device[session.device_id]
         if len(own) >= PER_DEVICE_MAX:
             self._end(next(iter(own)), REPLACED)
@@ -158,7 +164,11 @@ class Sessions:
         return len(found)
 
     def sweep(self, idle_seconds: float) -> None:
-        """Close the sessions that were silent for so long."""
+        """Close the sessions that were silent for so long, and whose certificate has ended."""
+        now = time.time()
+        for one in [one for one in self._by_seen if one.valid_until < now]:
+            self._count(Reason.EXPIRED.value)
+            self._end(one, REFUSED)
         limit = time.monotonic() - idle_seconds
         while self._by_seen:
             oldest = next(iter(self._by_seen))

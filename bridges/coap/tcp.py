@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from asyncio import sslproto
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +33,8 @@ UNSENT_BYTES_MAX = 262_144
 """What waits for a peer that does not read; beyond, the connection is dropped."""
 SEND_BUFFER_BYTES = 65_536
 """The kernel's part of it; left alone it takes megabytes per peer."""
+READ_BUFFER_BYTES = 16_384
+"""asyncio holds 256 KiB for each TLS connection; a device sends no longer messages than this."""
 BACKLOG = 1_024
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}
 """A peer without power is noticed after two minutes."""
@@ -99,9 +102,8 @@ class Connection(TcpConnection):  # type: ignore[misc] # aiocoap is untyped
         self._server.heard(self.session)
         try:
             super().data_received(data)
-        except Exception as error:  # the parser raises many kinds; all mean the same
+        except Exception:  # the parser raises many kinds on garbage; all mean the same
             self._server.count("unparsable")
-            log.info("coap.unparsable", error=type(error).__name__)
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -220,6 +222,11 @@ class TcpServer(_TCPPooling, interfaces.TokenInterface):  # type: ignore[misc] #
             with contextlib.suppress(Exception):  # each in its own state of ending
                 await connection.release()
             connection._end(0)
+
+
+def narrow_buffers() -> None:
+    """Let every TLS connection of this process hold as little memory as our messages need."""
+    sslproto.SSLProtocol.max_size = READ_BUFFER_BYTES
 
 
 def _set_up(accepted: socket.socket) -> None:

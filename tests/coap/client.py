@@ -31,7 +31,7 @@ class Client(asyncio.DatagramProtocol):
         self.loop = asyncio.get_running_loop()
         self.connected: asyncio.Future[bytes] = self.loop.create_future()
         self.ended, self.closed = asyncio.Event(), asyncio.Event()
-        self.why = ""
+        self.why, self.again_seconds = "", AGAIN_SECONDS
         self.heard: list[Message] = []
         self.sent: list[bytes] = []
         self._news = asyncio.Event()
@@ -68,7 +68,7 @@ class Client(asyncio.DatagramProtocol):
         async with asyncio.timeout(SECONDS_MAX):
             while True:
                 self.send(message)
-                found = await self.answer(token, AGAIN_SECONDS)
+                found = await self.answer(token, self.again_seconds)
                 if found is not None:
                     return found
 
@@ -129,8 +129,13 @@ class Client(asyncio.DatagramProtocol):
         await self.closed.wait()
 
 
-def association(version: str, identity: Identity | None) -> Any:
-    """Return a client's association of a version; DTLS 1.2 can do without a certificate."""
+def association(
+    version: str, identity: Identity | None, suites: bytes = dtls12.SUITES, options: int = 0
+) -> Any:
+    """Return a client's association of a version; DTLS 1.2 can do without a certificate.
+
+    `suites` and `options` are OpenSSL's, for a client of 1.2 that is not up to date.
+    """
     if version == "1.3":
         import fleetcert_dtls13
 
@@ -140,8 +145,8 @@ def association(version: str, identity: Identity | None) -> Any:
         )
         return fleetcert_dtls13.Association(context)
     settings = SSL.Context(SSL.DTLS_CLIENT_METHOD)
-    settings.set_cipher_list(dtls12.SUITES)
-    settings.set_options(SSL.OP_NO_QUERY_MTU)
+    settings.set_cipher_list(suites)
+    settings.set_options(SSL.OP_NO_QUERY_MTU | options)
     if identity is not None:
         settings.use_certificate(x509.load_der_x509_certificate(identity.certificate))
         key = serialization.load_der_private_key(identity.key, None)

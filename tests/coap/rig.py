@@ -13,9 +13,11 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from bridges.coap.bridge import CoapBridge
 from bridges.coap.listeners import Settings
+from bridges.coap.tcp import narrow_buffers
 from pki import authority
 from pki.profile import issue_device
 from schemas import codec
@@ -132,6 +134,11 @@ class Authorities:
             authority.create(other, now=NOW)
         return self._issue(authority.load(other), device_id, -HOUR, 2 * HOUR, None)
 
+    def certify(self, device_id: str, key: CertificatePublicKeyTypes) -> bytes:
+        """Issue a certificate on a device's own key; return it in DER."""
+        request = secrets.token_hex(8)
+        return issue_device(self.opened, device_id, key, request, NOW - HOUR, 2 * HOUR)
+
     def _issue(
         self,
         by: authority.Authority,
@@ -187,7 +194,8 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(authorities: Authorities, **settings: Any) -> AsyncIterator[Running]:
-    """Run a bridge on a free port for the time of the block."""
+    """Run a bridge on a free port for the time of the block, with the process's own settings."""
+    narrow_buffers()
     kafka, count = Kafka(), Count()
     folder = authorities.directory
     wanted = Settings(

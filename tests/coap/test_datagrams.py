@@ -9,7 +9,7 @@ import pytest
 from aiocoap.numbers import codes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from bridges.coap import datagrams
+from bridges.coap import datagrams, dtls12
 from bridges.coap.sessions import IDLE, REFUSED, REPLACED
 from pki import revocation
 from schemas.events import DeviceReported, SessionClosed, SessionOpened, SessionRefused
@@ -23,6 +23,8 @@ pytest.importorskip("fleetcert_dtls13", reason="built by `make setup` where Rust
 VERSIONS = ("1.3", "1.2")
 BOTH = {"dtls": frozenset(VERSIONS)}
 JSON = 50
+NO_EXTENDED_MASTER_SECRET = 0x1
+"""SSL_OP_NO_EXTENDED_MASTER_SECRET, which pyOpenSSL does not name."""
 
 
 async def report(one: Client, sequence: int) -> Any:
@@ -105,19 +107,42 @@ async def test_a_client_without_a_certificate_is_refused(authorities: Authoritie
         assert bridge.count.refusals == {"handshake": 1}
 
 
+async def greeted(bridge: Running, hello: Any, counted: str) -> None:
+    """Send a client's hello, and see that the refusal of it is counted."""
+    probe = Client(hello)
+    probe.transport, _ = await probe.loop.create_datagram_endpoint(
+        lambda: probe, remote_addr=("127.0.0.1", bridge.port)
+    )
+    probe.begin()
+    await until_async(lambda: bridge.count.refusals.get(counted), describe=f"{counted} is counted")
+    await probe.close()
+    assert bridge.sessions == 0
+
+
 async def test_dtls_1_2_is_there_only_by_name(authorities: Authorities) -> None:
     """The default speaks 1.3 alone: a hello of 1.2 is counted and gets no answer."""
     async with running(authorities) as bridge:
         assert bridge.bridge.listeners is not None
         assert bridge.bridge.listeners.offered == {"coaps+tcp": "TLS 1.3", "coaps": "DTLS 1.3"}
-        probe = Client(association("1.2", authorities.device("pump-1")))
-        probe.transport, _ = await probe.loop.create_datagram_endpoint(
-            lambda: probe, remote_addr=("127.0.0.1", bridge.port)
-        )
-        probe.begin()
-        await until_async(lambda: bridge.count.refusals.get("version"), describe="it is counted")
-        await probe.close()
+        await greeted(bridge, association("1.2", authorities.device("pump-1")), "version")
         assert not table(bridge).unproven
+
+
+@pytest.mark.parametrize(
+    ("suites", "options", "counted"),
+    [
+        (dtls12.SUITES, NO_EXTENDED_MASTER_SECRET, "version"),
+        (b"ECDHE-ECDSA-AES128-SHA256", 0, "handshake"),
+    ],
+    ids=["no extended master secret", "no AEAD suite"],
+)
+async def test_dtls_1_2_takes_no_weak_client(
+    authorities: Authorities, suites: bytes, options: int, counted: str
+) -> None:
+    """A hello without the extended master secret, or with CBC suites alone, leads nowhere."""
+    weak = association("1.2", authorities.device("pump-1"), suites, options)
+    async with running(authorities, **BOTH) as bridge:
+        await greeted(bridge, weak, counted)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

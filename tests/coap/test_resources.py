@@ -15,7 +15,7 @@ from schemas.commands import DropCertificate, InstallCertificate
 from schemas.decisions import DeadLetter
 from schemas.events import CommandAnswered, DeviceReported
 from tests.coap.client import Client, client
-from tests.coap.rig import Authorities, Running, running
+from tests.coap.rig import NOW, Authorities, Running, running
 from tests.helpers.wait import until_async
 
 pytest.importorskip("fleetcert_dtls13", reason="built by `make setup` where Rust is")
@@ -255,3 +255,16 @@ async def test_who_asks_too_much_is_told_to_slow_down(authorities: Authorities) 
         assert "4.29" in said
         slow = next(answer for answer in answers if answer.code.dotted == "4.29")
         assert slow.opt.max_age == resources.CALM_SECONDS
+
+
+async def test_a_session_ends_with_its_certificate(authorities: Authorities) -> None:
+    """What was valid at the handshake and no longer is: 4.03, and the sweep closes it."""
+    me = authorities.device("pump-1")
+    async with running(authorities) as found, client(found, "1.3", me) as one:
+        assert (await one.ask(codes.GET, "commands")).code == codes.CONTENT
+        (session,) = found.bridge.sessions.of("pump-1")
+        assert session.valid_until > NOW.timestamp()
+        session.valid_until = NOW.timestamp()
+        assert (await one.ask(codes.GET, "commands")).code == codes.FORBIDDEN
+        await asyncio.wait_for(one.ended.wait(), 5)
+        assert found.sessions == 0
