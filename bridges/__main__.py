@@ -15,7 +15,7 @@ from bridges.coap import process as coap
 from bridges.kafka import Recorder
 from bridges.meter import Meter
 from bridges.mqtt.bridge import MqttBridge
-from bridges.mqtt.client import Door
+from bridges.mqtt.client import KEEP_ALIVE_SECONDS, Door
 
 EXAMPLES = """examples:
   python -m bridges mqtt --bootstrap 127.0.0.1:9092 --mqtt-host localhost --mqtt-port 8884 \\
@@ -61,17 +61,30 @@ def _mqtt_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", default="mqtt-bridges")
     parser.add_argument("--bridge-id", default=f"bridge-{os.getpid()}")
     parser.add_argument("--session-timeout-seconds", type=float, default=6.0)
+    parser.add_argument("--keep-alive-seconds", type=int, default=KEEP_ALIVE_SECONDS)
+    parser.add_argument("--heartbeat-seconds", type=float, default=10.0)
+    parser.add_argument(
+        "--waiting-mebibytes", type=int, default=32, help="for Kafka, before no more is taken"
+    )
 
 
 def _mqtt(options: argparse.Namespace) -> None:
     secret, meter = options.secret_file.read_bytes(), Meter()
-    door = Door(options.mqtt_host, options.mqtt_port, options.ca, options.cert, options.key)
+    door = Door(
+        options.mqtt_host,
+        options.mqtt_port,
+        options.ca,
+        options.cert,
+        options.key,
+        options.keep_alive_seconds,
+    )
     settings = run.GroupSettings(
         options.bootstrap,
         options.group,
         options.buckets,
         options.session_timeout_seconds,
         options.bridge_id,
+        options.heartbeat_seconds,
     )
 
     def make(recorder: Recorder) -> MqttBridge:
@@ -79,7 +92,9 @@ def _mqtt(options: argparse.Namespace) -> None:
 
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 50)
-    asyncio.run(run.run(settings, Recorder(options.bootstrap), make))
+    asyncio.run(
+        run.run(settings, Recorder(options.bootstrap, options.waiting_mebibytes << 20), make)
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -13,6 +13,9 @@ from schemas.commands import Command
 class Bridge(Protocol):
     """A translator between the sessions of one protocol and Kafka."""
 
+    door: str
+    """The door's name in the history, `mqtt`."""
+
     async def own(self, buckets: set[int]) -> None:
         """Hold exactly these shares of the devices; leave the others unacknowledged."""
 

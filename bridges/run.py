@@ -11,6 +11,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from bridges.bridge import Bridge
+from bridges.heartbeat import Heartbeat, Rhythm
 from bridges.kafka import EXIT_FATAL, Recorder
 from schemas import codec
 from schemas.commands import (
@@ -48,6 +49,7 @@ class GroupSettings:
     buckets: int = 8
     session_timeout_seconds: float = 6.0
     instance: str = ""
+    heartbeat_seconds: float = 10.0
 
 
 class Owner:
@@ -176,13 +178,20 @@ async def run(
     settings: GroupSettings, recorder: Recorder, make: Callable[[Recorder], Bridge]
 ) -> None:
     """Run one bridge of a consumer group until SIGTERM or SIGINT, then drain."""
-    await live(recorder, make, lambda bridge: Owner(settings, bridge, recorder))
+    rhythm = Rhythm(settings.buckets, settings.heartbeat_seconds)
+    await live(recorder, make, lambda bridge: Owner(settings, bridge, recorder), rhythm)
 
 
 async def live(
-    recorder: Recorder, make: Callable[[Recorder], B], source: Callable[[B], Source]
+    recorder: Recorder,
+    make: Callable[[Recorder], B],
+    source: Callable[[B], Source],
+    rhythm: Rhythm | None = None,
 ) -> None:
-    """Run one bridge, whatever its commands come from, until SIGTERM or SIGINT, then drain."""
+    """Run one bridge, whatever its commands come from, until SIGTERM or SIGINT, then drain.
+
+    With a rhythm, the door tells which of its shares this bridge serves.
+    """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for one in (signal.SIGTERM, signal.SIGINT):
@@ -195,6 +204,8 @@ async def live(
         asyncio.create_task(stopping.wait()),
         owning,
     ]
+    if rhythm is not None:
+        tasks.append(asyncio.create_task(Heartbeat(rhythm, bridge, recorder).beat()))
     log.info("bridge.started", bridge=type(bridge).__name__)
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     stopping.set()

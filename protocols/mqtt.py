@@ -74,7 +74,7 @@ class Client(aiomqtt.Client):
         self._arrived, self._taken, self._acknowledged = (asyncio.Event() for _ in range(3))
         self._in_air: set[int] = set()
         self._in_air_max = 0
-        self._heard = 0.0
+        self._heard = self._listened = 0.0
         self._waiting: dict[type, dict[int, asyncio.Future[Any]]] = {
             PubAckPacket: self._pending_pubacks,
             PubRecPacket: self._pending_pubrecs,
@@ -107,6 +107,11 @@ class Client(aiomqtt.Client):
     async def puback_all(self, packet_ids: Iterable[int]) -> None:
         """Acknowledge many QoS 1 messages in one write."""
         await self._write(b"".join([PubAckPacket(packet_id=one).write() for one in packet_ids]))
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long ago the broker was heard; pings make it speak."""
+        return time.monotonic() - self._heard
 
     # -- publishing ----------------------------------------------------------------------------
 
@@ -235,7 +240,7 @@ class Client(aiomqtt.Client):
                 while self._unread_bytes > self._unread_bytes_max and self._queue:
                     self._taken.clear()
                     await self._taken.wait()
-                    self._heard = time.monotonic()
+                    self._listened = time.monotonic()
                 if not self._queue:
                     self._unread_bytes = 0
                 for packet in await self._arriving():
@@ -279,7 +284,8 @@ class Client(aiomqtt.Client):
         while not self._disconnected.done():
             await asyncio.sleep(self._keep_alive / 2)
             full = self._unread_bytes > self._unread_bytes_max
-            if not full and time.monotonic() - self._heard > SILENCE_MAX * self._keep_alive:
+            silent = time.monotonic() - max(self._heard, self._listened)
+            if not full and silent > SILENCE_MAX * self._keep_alive:
                 self._logger.warning("the broker is mute")
                 self._writer.transport.abort()
                 return

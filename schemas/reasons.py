@@ -16,6 +16,7 @@ class Reason(StrEnum):
     UNKNOWN_TYPE = "unknown-type"
     UNDECODABLE = "undecodable"
     OVERSIZE = "oversize"
+    RATE_EXCEEDED = "rate-exceeded"
     MALFORMED = "malformed"
     FOREIGN_TOPIC = "foreign-topic"
     UNSIGNED_STAMP = "unsigned-stamp"
@@ -97,6 +98,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.UNKNOWN_TYPE: "The record or event type is not part of the language.",
     Reason.UNDECODABLE: "The bytes are not a record of the language.",
     Reason.OVERSIZE: "The payload is longer than its limit.",
+    Reason.RATE_EXCEEDED: "The device sends more messages than its door takes.",
     Reason.MALFORMED: "The payload is not what its content type says.",
     Reason.FOREIGN_TOPIC: "The device wrote to a topic that names another device.",
     Reason.UNSIGNED_STAMP: "The identity stamp is absent or wrongly signed (a will, a forgery).",

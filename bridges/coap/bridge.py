@@ -34,6 +34,8 @@ SWEEP_SECONDS = 1.0
 class CoapBridge:
     """Runs the sessions of one bridge process."""
 
+    door = "coap"
+
     def __init__(self, settings: Settings, recorder: Recorder, meter: Meter) -> None:
         self._settings, self._recorder, self._meter = settings, recorder, meter
         door = Door(settings.device_ca, settings.revocation_list)

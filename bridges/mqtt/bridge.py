@@ -17,6 +17,7 @@ from bridges.mqtt import outbound
 from bridges.mqtt.bucket import BACKOFF_SECONDS, Bucket
 from bridges.mqtt.client import Door, command_session
 from bridges.mqtt.inbound import Translator
+from bridges.mqtt.reported import PROTOCOL
 from bridges.mqtt.told import Teller
 from protocols.mqtt import AT_LEAST_ONCE, Client, Lost, until_first
 from schemas.commands import Command
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 
 class MqttBridge:
     """Runs the sessions of one bridge process."""
+
+    door = PROTOCOL
 
     def __init__(
         self, door: Door, bridge_id: str, secret: bytes, recorder: Recorder, meter: Meter
@@ -59,8 +62,8 @@ class MqttBridge:
             bucket.progressed()
 
     def served(self) -> list[int]:
-        """Return the buckets whose session is up."""
-        return [number for number, (bucket, _) in self._buckets.items() if bucket.up]
+        """Return the buckets whose session is up, and whose broker is not mute."""
+        return [number for number, (bucket, _) in self._buckets.items() if bucket.served()]
 
     async def keep_down(self) -> None:
         """Keep the session that commands and acknowledgements go down, until cancelled."""

@@ -44,11 +44,17 @@ class Bucket:
         teller: Teller,
         meter: Meter,
     ) -> None:
-        self.number, self.up = number, False
+        self.number = number
+        self._client: Client | None = None
         self._door, self._translator = door, translator
         self._recorder, self._teller, self._meter = recorder, teller, meter
         self._on_way: deque[Taken] = deque()
         self._progressed = asyncio.Event()
+
+    def served(self) -> bool:
+        """Tell whether a session is up, over which the broker spoke not long ago."""
+        client = self._client
+        return client is not None and client.silent_seconds < self._door.keep_alive_seconds
 
     def progressed(self) -> None:
         """Look at what Kafka has."""
@@ -62,14 +68,14 @@ class Bucket:
             try:
                 async with bucket_session(self._door, self.number) as client:
                     await self._subscribe(client)
-                    self.up, attempt = True, 0
+                    self._client, attempt = client, 0
                     log.info("bucket.up", bucket=self.number)
                     await self._pump(client)
             except Lost as error:
                 self._meter.connection_error()
                 log.warning("bucket.lost", bucket=self.number, error=str(error))
             finally:
-                self.up = False
+                self._client = None
             await asyncio.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
             attempt += 1
 

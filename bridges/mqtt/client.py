@@ -9,7 +9,8 @@ from protocols.mqtt import Client
 NEVER_EXPIRES = 0xFFFFFFFF
 RECEIVE_MAX = 2_000
 """Messages of a bucket that the broker sends before one is acknowledged."""
-KEEP_ALIVE_SECONDS = 30
+KEEP_ALIVE_SECONDS = 10
+"""A ping goes out twice in this time: a broker that stands still is noticed within it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Door:
     ca: Path
     cert: Path
     key: Path
+    keep_alive_seconds: int = KEEP_ALIVE_SECONDS
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS context: 1.3 at least, the broker verified, our certificate shown."""
@@ -40,7 +42,7 @@ def bucket_session(door: Door, bucket: int) -> Client:
         clean_start=False,
         session_expiry_interval=NEVER_EXPIRES,
         receive_max=RECEIVE_MAX,
-        keep_alive=KEEP_ALIVE_SECONDS,
+        keep_alive=door.keep_alive_seconds,
     )
 
 
@@ -52,5 +54,5 @@ def command_session(door: Door, bridge_id: str) -> Client:
         ssl_context=door.context(),
         identifier=f"@commands-{bridge_id}",
         clean_start=True,
-        keep_alive=KEEP_ALIVE_SECONDS,
+        keep_alive=door.keep_alive_seconds,
     )

@@ -125,22 +125,29 @@ def _session(device_id: str, payload: bytes, evidence: Evidence) -> Taken:
         code = said.get("reason_code", 0)
         record = events.SessionClosed(device_id, evidence, code if isinstance(code, int) else 0)
     else:
-        why = DOOR_REASONS.get(reason, reason)
-        record = events.SessionRefused(device_id, evidence, why, str(kind))
-    return Taken(DEVICE_EVENTS, device_id.encode(), codec.encode(record), device_id)
+        why = DOOR_REASONS.get(reason)
+        record = events.SessionRefused(device_id, evidence, why or reason, str(kind))
+        # of a refused message its device is told; a refused connection hears nothing
+        hears = device_id if kind != "refused" else ""
+        taken = Taken(DEVICE_EVENTS, device_id.encode(), codec.encode(record), hears)
+        taken.refused, taken.counter = why, evidence.counter
+        return taken
+    return Taken(DEVICE_EVENTS, device_id.encode(), codec.encode(record))
 
 
 DOOR_REASONS = {
-    "refused-certificate": Reason.CERTIFICATE_RETIRED.value,
-    "refused-device": Reason.DEVICE_BLOCKED.value,
-    "foreign-topic": Reason.FOREIGN_TOPIC.value,
-    "topic-too-long": Reason.OVERSIZE.value,
-    "too-many-properties": Reason.OVERSIZE.value,
-    "uri-mismatch": Reason.WRONG_SUBJECT.value,
-    "client-id-mismatch": Reason.WRONG_SUBJECT.value,
-    "invalid-name": Reason.WRONG_SUBJECT.value,
-    "unknown-issuer": Reason.FINGERPRINT_UNKNOWN.value,
-    "no-certificate": Reason.FINGERPRINT_UNKNOWN.value,
+    "refused-certificate": Reason.CERTIFICATE_RETIRED,
+    "refused-device": Reason.DEVICE_BLOCKED,
+    "foreign-topic": Reason.FOREIGN_TOPIC,
+    "unknown-topic": Reason.UNKNOWN_TYPE,
+    "rate-exceeded": Reason.RATE_EXCEEDED,
+    "topic-too-long": Reason.OVERSIZE,
+    "too-many-properties": Reason.OVERSIZE,
+    "uri-mismatch": Reason.WRONG_SUBJECT,
+    "client-id-mismatch": Reason.WRONG_SUBJECT,
+    "invalid-name": Reason.WRONG_SUBJECT,
+    "unknown-issuer": Reason.FINGERPRINT_UNKNOWN,
+    "no-certificate": Reason.FINGERPRINT_UNKNOWN,
 }
 """The plugin's words for a refusal, in ours."""
 

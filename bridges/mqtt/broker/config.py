@@ -27,6 +27,9 @@ class BrokerSettings:
     that signs itself. The broker's user must be able to read `secret_file` and to
     write in `data_dir`, an absolute path.
 
+    A device may send `device_rate_max` messages per second (0: any number), and a burst after
+    silence; more are refused one by one and told of: its own outbox keeps them.
+
     After `saved_changes` changes the broker writes its whole database again: 1 loses nothing that
     it acknowledged when it is killed, but slows down with every message that waits (measured:
     1,500 messages/s, 400 with 3,000 of them waiting; with 1,000 changes 15,000 messages/s).
@@ -47,7 +50,9 @@ class BrokerSettings:
     buckets: int = 64
     max_queued_messages: int = 100_000
     max_inflight_messages: int = 1_000
-    max_device_connections: int = -1
+    max_device_connections: int = 10_000
+    device_rate_max: int = 1_000
+    device_burst_max: int = 5_000
     keepalive_seconds_max: int = KEEPALIVE_SECONDS_MAX
     saved_changes: int = 1
     log_file: Path | None = None
@@ -126,6 +131,8 @@ def _general(settings: BrokerSettings) -> list[str]:
         f"plugin_opt_secret_file {settings.secret_file}",
         f"plugin_opt_refused_file {settings.refused_file}",
         f"plugin_opt_buckets {settings.buckets}",
+        f"plugin_opt_rate {settings.device_rate_max}",
+        f"plugin_opt_burst {settings.device_burst_max}",
     ]
 
 

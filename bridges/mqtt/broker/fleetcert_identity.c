@@ -42,6 +42,7 @@
 #include "stamp.h"
 
 #define BUCKETS_MAX 4096u
+#define RATE_MAX 1000000u
 #define TOPIC_SIZE_MAX 512u          /* of a device's PUBLISH: the bucket is put in front */
 #define SESSION_REFUSALS_TOLD_MAX 16u /* further refused messages of a session: only counted */
 #define REFUSED_TOLD_PER_SECOND 200u /* further refused connections in a second: only counted */
@@ -50,7 +51,8 @@
 
 static struct issuers issuers;
 static bool is_open;
-static uint32_t buckets;
+static unsigned buckets;
+static unsigned rate, burst; /* messages per second of one session, and how many at once */
 static struct counts counts;
 
 /* ---- what the plugin tells ---- */
@@ -321,13 +323,19 @@ static int check_device(const struct mosquitto_evt_acl_check *check, const char 
 			return check_will(check, name);
 		if (strlen(check->topic) > TOPIC_SIZE_MAX)
 			return refuse_message(session, "refused-message", "topic-too-long", check->topic);
+		if (!session_may_speak(session, rate, burst))
+			return refuse_message(session, "refused-message", "rate-exceeded", check->topic);
 		if (!is_own(check->topic, name))
 			return refuse_message(session, "foreign-topic", "foreign-topic", check->topic);
+		if (allowed(device_writes, check->topic + sizeof "devices/" + strlen(name))
+				!= MOSQ_ERR_SUCCESS)
+			return refuse_message(session, "refused-message", "unknown-topic", check->topic);
+		return MOSQ_ERR_SUCCESS;
 	} else if (!is_own(check->topic, name)) {
 		return MOSQ_ERR_ACL_DENIED;
 	}
 	rest = check->topic + sizeof "devices/" + strlen(name);
-	return allowed(check->access == MOSQ_ACL_READ ? device_reads : device_writes, rest);
+	return check->access == MOSQ_ACL_READ ? allowed(device_reads, rest) : MOSQ_ERR_ACL_DENIED;
 }
 
 static int on_access(int event, void *data, void *userdata)
@@ -433,17 +441,28 @@ static const char *option(const struct mosquitto_opt *options, int count, const 
 	return "";
 }
 
-static bool open_all(const struct mosquitto_opt *options, int count, char *error, size_t size)
+/* Reads a whole number between two bounds. */
+static bool number(const struct mosquitto_opt *options, int count, const char *key, unsigned least,
+	unsigned most, unsigned *value, char *error, size_t size)
 {
-	const char *text = option(options, count, "buckets");
+	const char *text = option(options, count, key);
 	char *end = NULL;
 	unsigned long wanted = strtoul(text, &end, 10);
 
-	if (text[0] < '1' || text[0] > '9' || *end != '\0' || wanted > BUCKETS_MAX) {
-		snprintf(error, size, "plugin_opt_buckets must be between 1 and %u", BUCKETS_MAX);
+	if (text[0] < '0' || text[0] > '9' || *end != '\0' || wanted < least || wanted > most) {
+		snprintf(error, size, "plugin_opt_%s must be between %u and %u", key, least, most);
 		return false;
 	}
-	buckets = (uint32_t)wanted;
+	*value = (unsigned)wanted;
+	return true;
+}
+
+static bool open_all(const struct mosquitto_opt *options, int count, char *error, size_t size)
+{
+	if (!number(options, count, "buckets", 1, BUCKETS_MAX, &buckets, error, size)
+			|| !number(options, count, "rate", 0, RATE_MAX, &rate, error, size)
+			|| !number(options, count, "burst", 1, RATE_MAX, &burst, error, size))
+		return false;
 	issuers.devices = issuers_open(option(options, count, "device_issuer_file"), error, size);
 	if (issuers.devices == NULL)
 		return false;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <openssl/rand.h>
 
@@ -59,6 +60,24 @@ struct session *session_take(const struct mosquitto *client)
 	if (!taken->superseded)
 		supersede(taken);
 	return taken;
+}
+
+/* The generic cell rate algorithm: each message moves `spent` on by its share of a second, and
+ * `spent` may run ahead of the clock by a burst. In microseconds: one message in 1,000,000 / rate. */
+bool session_may_speak(struct session *session, unsigned rate, unsigned burst)
+{
+	struct timespec clock;
+	uint64_t now, share, spent;
+
+	if (rate == 0 || clock_gettime(CLOCK_MONOTONIC, &clock) != 0)
+		return true;
+	now = (uint64_t)clock.tv_sec * 1000000u + (uint64_t)clock.tv_nsec / 1000u;
+	share = 1000000u / rate;
+	spent = (session->spent_us > now ? session->spent_us : now) + share;
+	if (spent - now > share * burst)
+		return false;
+	session->spent_us = spent;
+	return true;
 }
 
 struct session *session_of(const struct mosquitto *client)

@@ -26,6 +26,7 @@ struct session {
 	char address[ADDRESS_SIZE];
 	uint64_t counter;   /* of the last stamped message; `opened` is 0 */
 	unsigned refusals;  /* messages refused in this session */
+	uint64_t spent_us;  /* until when the device's rate is used up (see session_may_speak) */
 	bool superseded;    /* a newer connection has the name */
 	const char *ending; /* why the plugin closes it, or NULL */
 };
@@ -39,6 +40,10 @@ struct session *session_open(const struct session *described);
 
 /* Takes the row out; the caller frees it. NULL when the client has none. */
 struct session *session_take(const struct mosquitto *client);
+
+/* Tells whether a session may send a message now, at a rate per second and with a burst that a
+ * silent session has saved; 0 for any rate. */
+bool session_may_speak(struct session *session, unsigned rate, unsigned burst);
 
 struct session *session_of(const struct mosquitto *client);
 struct session *session_named(const char *name);

@@ -132,6 +132,13 @@ class Bridge:
         lines = self._log.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
+    def resident_mebibytes(self) -> float:
+        """Return the memory that it holds now."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found.group(1)) / 1024
+
     def text(self) -> str:
         """Return all it wrote."""
         return self._log.read_text()

@@ -1,8 +1,11 @@
 """Kafka, the broker and other bridges come and go."""
 
 import asyncio
+import json
 import signal
 
+from protocols.mqtt import EXACTLY_ONCE
+from schemas.events import DeviceReported
 from tests.helpers.wait import until_async
 from tests.integration.bridge.rig import HOUR_MS, Bridge, Rig, all_recorded, install, now
 
@@ -130,3 +133,56 @@ async def test_order_and_completeness_survive_a_killed_bridge(rig: Rig, alone: B
         assert list(dict.fromkeys(sequences)) == list(range(1, count + 1))
     assert alone.process.poll() is None, alone.text()
     assert others[1].end() == 0, others[1].text()
+
+
+async def test_a_stopped_kafka_fills_the_broker_not_the_bridge(rig: Rig) -> None:
+    """48 MiB come while Kafka stands still: the bridge takes its limit, and holds no more memory.
+
+    What it did not take waits in the broker; nothing is recorded before Kafka goes on, all after.
+    """
+    rig.end_the_bridge()
+    bridge = await rig.bridge("bridge-full", "--waiting-mebibytes", "4")
+    body, count = "x" * 96_000, 512
+    async with rig.device("heavy-1") as device:
+        await device.report(1)
+        await all_recorded(device, 1)
+        before, taken = bridge.resident_mebibytes(), bridge.metric("mqtt_messages_received_total")
+        rig.kafka.signal(signal.SIGSTOP)
+        try:
+            for sequence in range(2, count + 2):
+                said = json.dumps({"boot": 1, "sequence": sequence, "body": body}).encode()
+                await device.say("events/heat", said, "application/json")
+            grown = bridge.resident_mebibytes() - before
+            assert bridge.metric("mqtt_messages_received_total") - taken < count // 3
+            assert grown < 24, f"the bridge grew by {grown:.0f} MiB"
+            assert device.recorded == {1}
+        finally:
+            rig.kafka.signal(signal.SIGCONT)
+        await all_recorded(device, count + 1, within=30)
+    assert list(dict.fromkeys(rig.sequences("heavy-1"))) == list(range(1, count + 2))
+    assert bridge.end() == 0, bridge.text()
+
+
+async def test_a_message_of_quality_2_has_one_name_however_often_it_comes(
+    rig: Rig, alone: Bridge
+) -> None:
+    """The bridge dies between Kafka and PUBACK: the repeats carry the session's same number.
+
+    The device numbers nothing itself; whoever reads the history tells one message from two.
+    """
+    async with rig.device("once-1") as device:
+        rig.kafka.signal(signal.SIGSTOP)
+        try:
+            for _ in range(20):
+                await device.say("events/heat", b"{}", "application/json", EXACTLY_ONCE)
+        finally:
+            alone.end(signal.SIGKILL)
+            rig.kafka.signal(signal.SIGCONT)
+        second = await rig.bridge("bridge-b")
+
+        def counters() -> set[int]:
+            found = [one.record for one in rig.history("once-1")]
+            return {one.evidence.counter for one in found if isinstance(one, DeviceReported)}
+
+        await until_async(lambda: counters() == set(range(1, 21)), within=20, describe="all 20")
+    assert second.end() == 0, second.text()
