@@ -14,6 +14,7 @@ from bridges import run
 from bridges.coap import process as coap
 from bridges.kafka import Recorder
 from bridges.meter import Meter
+from bridges.mqtt import settings
 from bridges.mqtt.bridge import MqttBridge
 from bridges.mqtt.client import KEEP_ALIVE_SECONDS, Door
 
@@ -48,15 +49,17 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _mqtt_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--settings", type=Path, help="YAML: host, port, clientId, tls; or:")
     parser.add_argument("--mqtt-host", default="localhost")
     parser.add_argument("--mqtt-port", type=int, default=8884, help="the service listener")
     for name, what in (
         ("--ca", "who signed the broker"),
         ("--cert", "our certificate"),
         ("--key", "our key"),
-        ("--secret-file", "the stamp's secret, shared with the plugin"),
     ):
-        parser.add_argument(name, type=Path, required=True, help=what)
+        parser.add_argument(name, type=Path, default=Path(name[2:] + ".pem"), help=what)
+    what = "the stamp's secret, shared with the plugin"
+    parser.add_argument("--secret-file", type=Path, required=True, help=what)
     parser.add_argument("--buckets", type=int, default=8, help="as the plugin has them")
     parser.add_argument("--group", default="mqtt-bridges")
     parser.add_argument("--bridge-id", default=f"bridge-{os.getpid()}")
@@ -70,30 +73,34 @@ def _mqtt_options(parser: argparse.ArgumentParser) -> None:
 
 def _mqtt(options: argparse.Namespace) -> None:
     secret, meter = options.secret_file.read_bytes(), Meter()
-    door = Door(
-        options.mqtt_host,
-        options.mqtt_port,
-        options.ca,
-        options.cert,
-        options.key,
-        options.keep_alive_seconds,
-    )
-    settings = run.GroupSettings(
+    bridge_id, door = options.bridge_id, _door(options)
+    if options.settings is not None:
+        bridge_id, door = settings.read(options.settings)
+    group = run.GroupSettings(
         options.bootstrap,
         options.group,
         options.buckets,
         options.session_timeout_seconds,
-        options.bridge_id,
+        bridge_id,
         options.heartbeat_seconds,
     )
 
     def make(recorder: Recorder) -> MqttBridge:
-        return MqttBridge(door, options.bridge_id, secret, recorder, meter)
+        return MqttBridge(door, bridge_id, secret, recorder, meter)
 
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 50)
-    asyncio.run(
-        run.run(settings, Recorder(options.bootstrap, options.waiting_mebibytes << 20), make)
+    asyncio.run(run.run(group, Recorder(options.bootstrap, options.waiting_mebibytes << 20), make))
+
+
+def _door(options: argparse.Namespace) -> Door:
+    return Door(
+        options.mqtt_host,
+        options.mqtt_port,
+        (options.ca,),
+        options.cert,
+        options.key,
+        options.keep_alive_seconds,
     )
 
 
@@ -110,7 +117,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     if options.metrics_port:
         start_http_server(options.metrics_port, options.metrics_host)
-    options.work(options)
+    try:
+        options.work(options)
+    except settings.InvalidSettings as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The bridge's sessions with the broker, and where that broker is."""
 
 import ssl
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,23 +14,38 @@ KEEP_ALIVE_SECONDS = 10
 """A ping goes out twice in this time: a broker that stands still is noticed within it."""
 
 
+Pem = Path | str
+"""A file, which is read anew for each session, or the PEM text itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Door:
     """Where the broker's service listener is, and who we are there."""
 
     host: str
     port: int
-    ca: Path
-    cert: Path
-    key: Path
+    ca: tuple[Pem, ...]
+    cert: Pem
+    key: Pem
     keep_alive_seconds: int = KEEP_ALIVE_SECONDS
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS context: 1.3 at least, the broker verified, our certificate shown."""
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(self.ca))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the name and the chain
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(self.cert, self.key)
+        for one in self.ca:
+            context.load_verify_locations(cadata=_text(one))
+        with tempfile.TemporaryDirectory() as folder:  # OpenSSL takes a chain and a key by path
+            chain, key = Path(folder, "chain.pem"), Path(folder, "key.pem")
+            chain.write_text(_text(self.cert))
+            key.touch(0o600)
+            key.write_text(_text(self.key))
+            context.load_cert_chain(chain, key)
         return context
+
+
+def _text(pem: Pem) -> str:
+    return pem.read_text() if isinstance(pem, Path) else pem
 
 
 def bucket_session(door: Door, bucket: int) -> Client:
