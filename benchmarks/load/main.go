@@ -29,6 +29,7 @@ var (
 	rate     = flag.Float64("rate", 0, "messages per second in all; 0: as fast as it goes")
 	window   = flag.Int("window", 100, "unacknowledged messages per device")
 	size     = flag.Int("size", 120, "bytes of a payload, about")
+	boot     = flag.Int64("boot", 1, "the boot counter in the numbers")
 	numbered = flag.Bool("numbered", false, "number the reports, and listen to recorded")
 	id       = flag.String("id", "", "client id of the session")
 	cert     = flag.String("cert", "", "its certificate")
@@ -51,7 +52,9 @@ func varint(b []byte, n int) []byte {
 
 func text(b []byte, s string) []byte { return append(append(b, byte(len(s)>>8), byte(len(s))), s...) }
 
-func packet(header byte, body []byte) []byte { return append(varint([]byte{header}, len(body)), body...) }
+func packet(header byte, body []byte) []byte {
+	return append(varint([]byte{header}, len(body)), body...)
+}
 
 func read(r *bufio.Reader) (byte, []byte) {
 	header, err := r.ReadByte()
@@ -164,7 +167,7 @@ func (d *device) publish(messages int, free chan struct{}, pace time.Duration) {
 		}
 		body := fmt.Sprintf(`{"sent":%d,`, time.Now().UnixMilli())
 		if *numbered {
-			body += fmt.Sprintf(`"boot":1,"sequence":%d,`, sequence)
+			body += fmt.Sprintf(`"boot":%d,"sequence":%d,`, *boot, sequence)
 		}
 		body += `"body":"`
 		body += strings.Repeat("x", max(0, *size-len(body)-2)) + `"}`
