@@ -34,7 +34,7 @@ SWEEP_SECONDS = 1.0
 class CoapBridge:
     """Runs the sessions of one bridge process."""
 
-    door = "coap"
+    door = PROTOCOL
 
     def __init__(self, settings: Settings, recorder: Recorder, meter: Meter) -> None:
         self._settings, self._recorder, self._meter = settings, recorder, meter
@@ -53,6 +53,7 @@ class CoapBridge:
         self._asked = asyncio.Event()
         self.caught_up = asyncio.Event()
         self.listeners: Listeners | None = None
+        self._open = False
 
     # -- the contract (bridges/bridge.py) ------------------------------------------------------
 
@@ -63,8 +64,8 @@ class CoapBridge:
         """Do nothing: each request waits for its own record."""
 
     def served(self) -> list[int]:
-        """Return no share: see `own`."""
-        return []
+        """Return the one share of this door while it is open: any process hears any device."""
+        return [0] if self._open else []
 
     async def keep_down(self) -> None:
         """Open the doors once the refusals of the past are known; look after the sessions."""
@@ -76,12 +77,14 @@ class CoapBridge:
                 self._settings, context, self.sessions, self._leave, self._meter.refused
             )
             await self.listeners.open(self._tree)
+            self._open = True
             while True:
                 await asyncio.sleep(SWEEP_SECONDS)
                 self.sessions.sweep(self._settings.idle_seconds)
                 for transport, count in self.listeners.open_sessions():
                     self._meter.sessions(transport, count)
         finally:
+            self._open = False
             polling.cancel()
 
     async def deliver(self, command: Command) -> None:

@@ -12,10 +12,13 @@ from bridges.coap.commands import AllCommands
 from bridges.coap.listeners import LOGGER, Settings
 from bridges.coap.meter import Meter
 from bridges.coap.tcp import narrow_buffers
+from bridges.heartbeat import Rhythm
 from bridges.kafka import Recorder
 
 GC_THRESHOLDS = (50_000, 50, 1_000)
 """Messages are many and in no cycle: by default, collecting takes a third of the time."""
+SHARES = 1
+"""Of this door: a device may connect to any process."""
 BLOCK_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 VERSIONS = ("1.3", "1.2")
 
@@ -84,4 +87,4 @@ def run(options: argparse.Namespace) -> None:
     logging.getLogger(LOGGER).setLevel(logging.ERROR)  # whoever sends garbage fills no log
     narrow_buffers()
     gc.set_threshold(*GC_THRESHOLDS)
-    asyncio.run(life.live(Recorder(options.bootstrap), make, source))
+    asyncio.run(life.live(Recorder(options.bootstrap), make, source, Rhythm(SHARES)))
