@@ -24,8 +24,9 @@ CONNECT_SECONDS_MAX = 20.0
 PUBACK_SECONDS_MAX = 30.0
 CLOSE_SECONDS_MAX = 2.0
 PACKET_BYTES_MAX = 131_072
-UNREAD_BYTES_MAX = 262_144
 RECEIVE_MAX = 16
+UNREAD_BYTES_MAX = RECEIVE_MAX * PACKET_BYTES_MAX
+"""All that the broker may send unasked: a SUBACK comes behind it, before anyone reads."""
 MQTTS = "mqtts"
 
 _log = logging.getLogger("fleetcert.device.link")

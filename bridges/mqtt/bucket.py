@@ -67,27 +67,32 @@ class Bucket:
         while True:
             try:
                 async with bucket_session(self._door, self.number) as client:
-                    await self._subscribe(client)
-                    self._client, attempt = client, 0
-                    log.info("bucket.up", bucket=self.number)
                     await self._pump(client)
             except Lost as error:
                 self._meter.connection_error()
                 log.warning("bucket.lost", bucket=self.number, error=str(error))
             finally:
+                attempt = 0 if self._client is not None else attempt
                 self._client = None
             await asyncio.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
             attempt += 1
 
-    async def _subscribe(self, client: Client) -> None:
+    async def _pump(self, client: Client) -> None:
+        """Subscribe, read and acknowledge until one of them ends; then the session is over.
+
+        All at once: the SUBACK comes behind the messages that waited in the broker.
+        """
+        self._on_way = deque()  # of this session: its packet ids mean nothing to another
+        await until_first(self._read(client), self._acknowledge(client), self._stay(client))
+
+    async def _stay(self, client: Client) -> None:
+        """Be subscribed until the session ends."""
         await client.subscribe(f"bucket/{self.number}/#", max_qos=AT_LEAST_ONCE)
         if self.number == WILLS_BUCKET:
             await client.subscribe(WILLS, max_qos=AT_MOST_ONCE)
-
-    async def _pump(self, client: Client) -> None:
-        """Read and acknowledge until one of both ends; then the session is over."""
-        self._on_way = deque()  # of this session: its packet ids mean nothing to another
-        await until_first(self._read(client), self._acknowledge(client), client.disconnected())
+        self._client = client
+        log.info("bucket.up", bucket=self.number)
+        await client.disconnected()
 
     async def _read(self, client: Client) -> None:
         while True:
