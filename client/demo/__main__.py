@@ -92,7 +92,7 @@ class Demo:
         layout, client = self._layout, Fleet(self._layout.bootstrap, actor="demo")
         await asyncio.to_thread(client.activate, demo.POLICY)
         ca = layout.pki_dir / "service-ca" / "ca.pem"
-        plan = demo.plan(self._directory / "devices", layout.device_port, ca)
+        plan = demo.plan(self._directory / "devices", layout.device_port, layout.coap_port, ca)
         simulator = Simulator(plan)
         authorities = authority.load(layout.pki_dir)
         members = await asyncio.to_thread(
@@ -100,7 +100,7 @@ class Demo:
         )
         self._console.print(
             f"{len(members)} devices are registered, {demo.NEAR_EXPIRY} of them near expiry, "
-            f"{sum(demo.MISBEHAVIOUR.values())} misbehave"
+            f"{sum(demo.MISBEHAVIOUR.values())} misbehave, each {demo.COAP_EVERY}th speaks CoAP"
         )
         watch, living = Watch(client), asyncio.create_task(simulator.run())
         watch.start()

@@ -23,6 +23,8 @@ NEAR_EXPIRY = 30
 NEAR_DAYS, FAR_DAYS = 20, 90
 DRAIN_SECONDS = 5.0
 """Devices that come back under a retired certificate keep what they say for ever."""
+COAP_EVERY = 5
+"""Each fifth device speaks CoAP, over TCP and, where DTLS 1.3 is built, UDP in turn."""
 
 MISBEHAVIOUR = {
     "goes-offline": 1,
@@ -83,7 +85,7 @@ class Member:
         return self.near_expiry and self.behaviour not in NEVER_ROTATE
 
 
-def plan(directory: Path, port: int, ca_file: Path) -> Plan:
+def plan(directory: Path, port: int, coap_port: int, ca_file: Path) -> Plan:
     """Return what the simulator runs."""
     shares = {name: count / DEVICES for name, count in MISBEHAVIOUR.items()}
     return Plan(
@@ -96,6 +98,8 @@ def plan(directory: Path, port: int, ca_file: Path) -> Plan:
         prefix=PREFIX,
         shares=shares,
         drain_seconds=DRAIN_SECONDS,
+        coap_every=COAP_EVERY,
+        coap_port=coap_port,
     )
 
 
