@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
-from aiocoap import interfaces
+from aiocoap import error, interfaces
 from aiocoap.transports.tcp import TcpConnection, _TCPPooling
 
 from bridges.coap.sessions import LOST, Session
@@ -24,6 +24,8 @@ from bridges.coap.sessions import LOST, Session
 log = structlog.get_logger()
 HANDSHAKES_MAX = 500
 HANDSHAKE_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+"""How long a session that is over waits for its peer to agree; by default half a minute."""
 FIRST_MESSAGE_SECONDS = 10.0
 """Within this the peer's capabilities (CSM, RFC 8323 section 5.3) must have come."""
 MESSAGE_BYTES_MAX = 16_000
@@ -120,6 +122,10 @@ class Connection(TcpConnection):  # type: ignore[misc] # aiocoap is untyped
         """The peer closed in good order."""
         self._reason = 0
 
+    def released(self) -> None:
+        """The peer said that it is going."""
+        self._reason = 0
+
     def pause_writing(self) -> None:
         """Drop a peer that does not read what it is sent."""
         self._server.count("unread")
@@ -177,8 +183,8 @@ class TcpServer(_TCPPooling, interfaces.TokenInterface):  # type: ignore[misc] #
             while True:
                 try:
                     accepted, _ = await self.loop.sock_accept(listener)
-                except OSError as error:  # no file descriptor is left, or the peer is gone already
-                    log.warning("coap.accept", error=str(error))
+                except OSError as problem:  # no file descriptor is left, or the peer is gone
+                    log.warning("coap.accept", error=str(problem))
                     await asyncio.sleep(0.05)
                     continue
                 if len(self._handshakes) >= HANDSHAKES_MAX:
@@ -197,16 +203,22 @@ class TcpServer(_TCPPooling, interfaces.TokenInterface):  # type: ignore[misc] #
                 accepted,
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=CLOSE_SECONDS,
             )
-        except ssl.SSLError as error:
+        except ssl.SSLError as problem:
             self.count("handshake")
-            log.info("coap.handshake", error=error.reason or str(error))
+            log.info("coap.handshake", error=problem.reason or str(problem))
         except OSError:
             self.count("handshake")
 
     async def fill_or_recognize_remote(self, message: Any) -> bool:
         """Tell whether a message goes to one of our connections."""
         return isinstance(message.remote, Connection) and message.remote._ctx is self
+
+    def _dispatch_error(self, connection: Connection, exc: Exception | None) -> None:
+        if isinstance(exc, error.RemoteServerShutdown):  # Release or Abort (RFC 8323 section 5)
+            connection.released()
+        super()._dispatch_error(connection, exc)
 
     def _evict_from_pool(self, connection: Connection) -> None:
         self.connections.discard(connection)

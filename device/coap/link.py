@@ -57,6 +57,11 @@ class _Tls(TLSClient):  # type: ignore[misc] # aiocoap is untyped
         self.reached = True
         return connection
 
+    def cut(self) -> None:
+        """Close what is still open: aiocoap says that it goes, and leaves the rest to the peer."""
+        for connection in tuple(self._pool.values()):
+            connection._transport.close()
+
     def _ssl_context_factory(self, hostinfo: object) -> ssl.SSLContext:
         return self.context
 
@@ -165,6 +170,8 @@ class CoapLink:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS_MAX):
                 await self._context.shutdown()
+        if isinstance(self._transport, _Tls):
+            self._transport.cut()
 
     # -- what comes down -----------------------------------------------------------------------
 

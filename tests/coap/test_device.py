@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from bridges.coap.sessions import ENDED
 from device.agent import Agent
 from device.coap.link import COAPS, COAPS_TCP
 from device.observer import Observer
@@ -90,6 +91,8 @@ async def test_events_in_their_order_each_once(
         assert len(found) == 31, "thirty and a health event"
         await until_async(lambda: bridge.kafka.of(SessionClosed), describe="it says goodbye")
         assert bridge.sessions == 0
+        (closed,) = bridge.kafka.of(SessionClosed)
+        assert closed.reason_code == ENDED
 
 
 async def test_while_kafka_is_away_the_order_is_kept(

@@ -126,7 +126,7 @@ async def test_a_coap_device_rotates_and_proves_it(
     shown = [one.evidence.certificate_sha256.hex() for one in reports]
     assert shown == [first.fingerprint, second.fingerprint]
     assert {one.evidence.protocol for one in of(stack, device_id, SessionOpened)} == {"coap"}
-    until(
+    await until_async(
         lambda: (
             sessions(stack, device_id, SessionOpened) == sessions(stack, device_id, SessionClosed)
         ),
