@@ -69,12 +69,12 @@ def server_properties(port: int, controller_port: int, data_dir: Path) -> str:
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
         "log.dirs": str(data_dir.resolve()),
-        **_SINGLE_NODE,
+        **SINGLE_NODE,
     }
     return "".join(f"{key}={value}\n" for key, value in lines.items())
 
 
-_SINGLE_NODE = {
+SINGLE_NODE = {
     "auto.create.topics.enable": "false",
     "num.partitions": "1",
     "default.replication.factor": "1",

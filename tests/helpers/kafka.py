@@ -8,21 +8,36 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import docker
 from testcontainers.core.container import DockerContainer
 
 from client.local import kafka, launch
 from tests.helpers.ports import free_ports
-from tests.helpers.wait import until
 
 IMAGE = "apache/kafka:4.3.1"
 READY_SECONDS = 60.0
 TOOLS = Path(__file__).parents[2] / "var" / "tools"
 
 
+class KafkaBroker(Protocol):
+    """One broker on a free port; can be stopped, woken, killed and started on its data again."""
+
+    bootstrap: str
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the broker."""
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL; its data stays."""
+
+
 class KafkaProcess:
-    """One broker on free ports, its data in `directory`; can be stopped, woken and killed."""
+    """A process of this machine, its data in `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self._libs = kafka.install(TOOLS)
@@ -61,15 +76,54 @@ class KafkaProcess:
         self._process.wait()
 
 
-@contextlib.contextmanager
-def kafka_process(directory: Path) -> Iterator[KafkaProcess]:
-    """Run a broker as a process of this machine."""
-    broker = KafkaProcess(directory)
-    broker.start()
-    try:
-        yield broker
-    finally:
-        broker.kill()
+class KafkaContainer:
+    """The same broker from its image, its data in the container."""
+
+    def __init__(self) -> None:
+        (port,) = free_ports(1)
+        self.bootstrap = f"127.0.0.1:{port}"
+        settings = kafka.SINGLE_NODE | {
+            "node.id": "1",
+            "process.roles": "broker,controller",
+            "controller.quorum.voters": "1@localhost:9093",
+            # a transaction's coordinator calls its own broker; the published port is not inside
+            "listeners": "HOST://0.0.0.0:9092,INSIDE://localhost:9094,CONTROLLER://localhost:9093",
+            "advertised.listeners": f"HOST://{self.bootstrap},INSIDE://localhost:9094",
+            "inter.broker.listener.name": "INSIDE",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": ",".join(
+                f"{one}:PLAINTEXT" for one in ("HOST", "INSIDE", "CONTROLLER")
+            ),
+        }
+        self._container = DockerContainer(IMAGE).with_bind_ports(9092, port)
+        for name, value in settings.items():
+            self._container.with_env(f"KAFKA_{name.upper().replace('.', '_')}", value)
+        self._started = False
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        if self._started:
+            self._container.get_wrapped_container().start()
+        else:
+            self._container.start()
+            self._started = True
+        logs = self._container.get_logs
+        assert kafka.ready(self.bootstrap, time.monotonic() + READY_SECONDS), logs()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the broker."""
+        self._container.get_wrapped_container().kill(signal=number.name)
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL; its data stays."""
+        container = self._container.get_wrapped_container()
+        container.kill()
+        container.wait()
+
+    def remove(self) -> None:
+        """Remove it and its data."""
+        if self._started:
+            self._container.stop()
 
 
 def engine_answers() -> bool:
@@ -80,47 +134,27 @@ def engine_answers() -> bool:
         return False
 
 
-@contextlib.contextmanager
-def kafka_container() -> Iterator[str]:
-    """Run the same broker from its image; yield its bootstrap address."""
-    port, _ = free_ports(2)
-    listeners = "PLAINTEXT://0.0.0.0:9092,CONTROLLER://localhost:9093"
-    settings = {
-        "KAFKA_NODE_ID": "1",
-        "KAFKA_PROCESS_ROLES": "broker,controller",
-        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
-        "KAFKA_LISTENERS": listeners,
-        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}",
-        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
-        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
-        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
-        "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR": "1",
-        "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR": "1",
-        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
-        "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
-        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
-    }
-    container = DockerContainer(IMAGE).with_bind_ports(9092, port)
-    for name, value in settings.items():
-        container = container.with_env(name, value)
-    with container:
-        bootstrap = f"127.0.0.1:{port}"
-        until(
-            lambda: kafka.ready(bootstrap, time.monotonic() + 1),
-            within=READY_SECONDS,
-            describe="Kafka in a container",
-        )
-        yield bootstrap
-
-
-@contextlib.contextmanager
-def kafka_for_tests(directory: Path) -> Iterator[str]:
-    """Yield a bootstrap address: of a container where that is possible, else of a process."""
+def way() -> str:
+    """Say where Kafka runs for the tests."""
     if engine_answers():
-        with kafka_container() as bootstrap:
-            yield bootstrap
+        return "a container engine answers: Kafka runs from its image, docker-compose.yml is tested"
+    return "no container engine answers: Kafka runs as a process, docker-compose.yml is not tested"
+
+
+@contextlib.contextmanager
+def kafka_broker(directory: Path) -> Iterator[KafkaBroker]:
+    """Run a broker: in a container where an engine answers, else as a process."""
+    if engine_answers():
+        container = KafkaContainer()
+        try:
+            container.start()
+            yield container
+        finally:
+            container.remove()
     else:
-        with kafka_process(directory) as broker:
-            yield broker.bootstrap
+        process = KafkaProcess(directory)
+        process.start()
+        try:
+            yield process
+        finally:
+            process.kill()

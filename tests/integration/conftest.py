@@ -1,23 +1,15 @@
-"""What the integration suites share: one Kafka, and one whole stack."""
+"""What the integration suites share: one whole stack, and where Kafka runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.kafka import engine_answers, kafka_for_tests
+from tests.helpers.kafka import engine_answers
 from tests.helpers.stack import RunningStack, running_stack
 
-ENGINE = engine_answers()
-collect_ignore = [] if ENGINE else ["test_compose.py"]
-"""Without a container engine there is nothing to compose; deploy/run-tests says which way it is."""
-
-
-@pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The bootstrap address of one Kafka for the whole session."""
-    with kafka_for_tests(tmp_path_factory.mktemp("kafka")) as bootstrap:
-        yield bootstrap
+collect_ignore = [] if engine_answers() else ["test_compose.py"]
+"""Without a container engine there is nothing to compose."""
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from streams.engine.failure import EXIT_FAILED
 from streams.engine.faults import OFFSET_COMMIT, POINTS
 from streams.engine.table import APPLICATION
 from tests.helpers.engine import WITHIN, Rig, is_stopped, rig
-from tests.helpers.kafka import KafkaProcess, kafka_process
+from tests.helpers.kafka import KafkaBroker, kafka_broker
 from tests.helpers.wait import until
 
 COMMITTED = ("engine:after-commit", "engine:after-store")
@@ -20,14 +20,14 @@ COMMITTED = ("engine:after-commit", "engine:after-store")
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaProcess]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     """One Kafka for this file; it may be hurt."""
-    with kafka_process(tmp_path_factory.mktemp("kafka")) as running:
+    with kafka_broker(tmp_path_factory.mktemp("kafka")) as running:
         yield running
 
 
 @pytest.fixture
-def engine(broker: KafkaProcess, tmp_path: Path) -> Rig:
+def engine(broker: KafkaBroker, tmp_path: Path) -> Rig:
     """Empty topics, a group of its own."""
     return rig(broker.bootstrap, tmp_path)
 

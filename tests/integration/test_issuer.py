@@ -21,7 +21,7 @@ from schemas.reasons import Reason
 from schemas.topics import CERTIFICATE_REQUESTS, DEAD_LETTERS, DEVICE_EVENTS
 from tests.helpers.issuer import Applicant, IssuerRun, now_ms, put
 from tests.helpers.issuer import issuer as running
-from tests.helpers.kafka import kafka_process
+from tests.helpers.kafka import kafka_broker
 from tests.helpers.wait import until
 
 WITHIN = 20.0
@@ -67,7 +67,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A Kafka with the topics, and an authority."""
     folder = tmp_path_factory.mktemp("issuer")
     made = authority.create(folder / "pki", now=datetime.now(UTC))
-    with kafka_process(folder / "kafka") as broker:
+    with kafka_broker(folder / "kafka") as broker:
         create_topics(broker.bootstrap, 1)
         yield World(broker.bootstrap, made)
 

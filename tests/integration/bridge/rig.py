@@ -32,7 +32,7 @@ from schemas.commands import InstallCertificate
 from schemas.events import DeviceReported
 from schemas.shares import share_of
 from schemas.topics import DEVICE_COMMANDS, DEVICE_EVENTS, PARTITIONER
-from tests.helpers.kafka import TOOLS, KafkaProcess
+from tests.helpers.kafka import TOOLS, KafkaBroker, kafka_broker
 from tests.helpers.ports import free_ports
 from tests.helpers.wait import until, until_async
 
@@ -152,7 +152,7 @@ class Bridge:
 class Rig:
     """Everything around the bridges, in one directory."""
 
-    def __init__(self, directory: Path, kafka: KafkaProcess) -> None:
+    def __init__(self, directory: Path, kafka: KafkaBroker) -> None:
         device_port, service_port = free_ports(2)
         self.kafka = kafka
         self.layout = Layout(
@@ -311,16 +311,12 @@ class Rig:
 @contextlib.contextmanager
 def running_rig(directory: Path) -> Iterator[Rig]:
     """Hold Kafka and mosquitto up; bridges come and go with the tests."""
-    kafka = KafkaProcess(directory / "kafka")
-    kafka.start()
-    rig: Rig | None = None
-    try:
+    with kafka_broker(directory / "kafka") as kafka:
         rig = Rig(directory / "rig", kafka)
-        yield rig
-    finally:
-        if rig is not None:
+        try:
+            yield rig
+        finally:
             rig.close()
-        kafka.kill()
 
 
 def now() -> int:
