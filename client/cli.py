@@ -44,7 +44,7 @@ app.add_typer(pki, name="pki", rich_help_panel=STACK)
 app.add_typer(devices.app, name="device", rich_help_panel=FLEET)
 app.add_typer(fleets.app, name="fleet", rich_help_panel=FLEET)
 app.add_typer(campaigns.app, name="campaign", rich_help_panel=FLEET)
-app.command(epilog=examples("alerts", "alerts --json | jq -r .device_id"), rich_help_panel=FLEET)(
+app.command(epilog=examples("alerts", "alerts --json | jq -r .subject"), rich_help_panel=FLEET)(
     devices.alerts
 )
 app.add_typer(machine.app, name="policy", rich_help_panel=FLEET)

@@ -166,12 +166,13 @@ class Fleet:
         Reads all rows, and the decisions from the oldest open alert on.
         """
         found = [one for row in self.devices().values() for one in alerts.raised(row)]
+        found += alerts.doors_away(self.partition_row(0))
         if not found:
             return []
         since = max(0, min(one.since_at for one in found) - LOOK_BACK_MS)
         decided = (one.record for one in self.read(topics.DECISIONS, since=since))
         named = alerts.with_values(found, (one for one in decided if isinstance(one, Decision)))
-        return sorted(named, key=lambda one: (one.since_at, one.device_id, one.rule))
+        return sorted(named, key=lambda one: (one.since_at, one.subject, one.rule))
 
     def decisions(self, device_id: str = "") -> list[Decision]:
         """Return the decisions, of one device where an id is given, in their order."""

@@ -73,7 +73,7 @@ def alert_line(one: Alert, now: int) -> tuple[object, ...]:
     return (
         instants.shown(one.since_at),
         instants.distance(one.since_at, now),
-        one.device_id,
+        one.subject.removeprefix("device:"),
         one.severity,
         one.rule,
         values(one.values),

@@ -126,7 +126,7 @@ def alerts(bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
         for one in raised:
             terminal.as_json(one)
         return
-    columns = ("since (UTC)", "", "device", "severity", "alert", "figures", "what it means")
+    columns = ("since (UTC)", "", "about", "severity", "alert", "figures", "what it means")
     lines = [show.alert_line(one, _now()) for one in raised]
     terminal.table(f"{len(raised)} open alerts", columns, lines)
 

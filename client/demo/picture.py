@@ -188,7 +188,7 @@ def _alerts(seen: Snapshot) -> RenderableType:
         style = SEVERITY_STYLES[Severity(one.severity)]
         grid.add_row(
             Text("▲", style),
-            Text(one.device_id, no_wrap=True),
+            Text(one.subject.removeprefix("device:"), no_wrap=True),
             Text(one.rule, style, no_wrap=True),
         )
     return grid

@@ -3,7 +3,8 @@
 from client import alerts
 from client.alerts import Alert
 from schemas.decisions import Decision
-from schemas.events import CommandAnswered
+from schemas.envelope import BROADCAST_KEY
+from schemas.events import CommandAnswered, DoorServed
 from tests.helpers.folding import DEVICE, POLICY, Log
 
 
@@ -38,7 +39,7 @@ def test_a_raised_rule_is_open_with_its_figures() -> None:
     log = flapping()
     (alert,) = open_alerts(log)
     figures = {"figure": "6.0", "limit": "5.0"}
-    assert alert == Alert(DEVICE, "flapping", "flapping", "warning", log.now, figures)
+    assert alert == Alert(f"device:{DEVICE}", "flapping", "flapping", "warning", log.now, figures)
 
 
 def test_a_cleared_rule_is_open_no_more() -> None:
@@ -73,3 +74,17 @@ def test_a_certificate_past_its_end_is_an_alert() -> None:
     (alert,) = [one for one in open_alerts(log) if one.rule == "expired"]
     assert alert.severity == "critical"
     assert alert.since_at < log.now
+
+
+def test_a_door_that_nobody_serves_is_an_alert() -> None:
+    """It is told once by the machine, and open until the share is served again."""
+    log = Log().registered()
+    log.add(DoorServed("mqtt", 3, 8, 1, log.now), BROADCAST_KEY)
+    assert alerts.doors_away(log.partition.row) == []
+    log.tick(POLICY.door_away_ms + 1_000)
+    found = alerts.with_values(alerts.doors_away(log.partition.row), decisions(log))
+    (alert,) = found
+    assert (alert.subject, alert.rule, alert.severity) == ("door:mqtt/3", "door-away", "critical")
+    assert alert.values["limit"] == str(POLICY.door_away_ms)
+    log.add(DoorServed("mqtt", 3, 8, 2, log.now), BROADCAST_KEY)
+    assert alerts.doors_away(log.partition.row) == []

@@ -27,7 +27,9 @@ def snapshot(devices: int, seconds: float = 12.0) -> Snapshot:
     rows = {name: replace(row, device_id=name) for name in map("pump-{:05}".format, range(devices))}
     decided = [one.record for one in log.outputs if isinstance(one.record, Decision)]
     told = [one for one in decided if one.name in picture.NAMES] * 10
-    open_alerts = [alerts.Alert(name, "flapping", "flapping", "critical", 1) for name in rows]
+    open_alerts = [
+        alerts.Alert(f"device:{name}", "flapping", "flapping", "critical", 1) for name in rows
+    ]
     processes = dict.fromkeys(("kafka", "mosquitto", "issuer", "bridge-0", "worker-0"), "running")
     kinds = Counter({"CertificateIssued": devices})
     return Snapshot(
