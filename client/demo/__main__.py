@@ -63,7 +63,7 @@ class Demo:
     async def run(self) -> int:
         """Start, show, prove, stop; also when it is interrupted."""
         started, stopping = asyncio.Event(), asyncio.Event()
-        self._console.print("Starting Kafka, mosquitto, issuer, bridge and worker")
+        self._console.print("Starting Kafka, mosquitto, issuer, bridges and worker")
         stack = supervisor.Supervisor(self._layout, self._told)
         running = asyncio.create_task(stack.run(started, stopping))
         try:

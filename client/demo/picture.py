@@ -147,7 +147,6 @@ def _history(seen: Snapshot) -> RenderableType:
         "",
         Text(sparkline(seen.rates, COLUMNS - LEFT - 4), WORKING),
         Text(f"{rate} events/s", "dim"),
-        "",
         _processes(seen.processes),
     )
 
@@ -157,7 +156,7 @@ def _processes(states: dict[str, str]) -> Text:
     for number, (name, state) in enumerate(states.items()):
         drawn.append("\n" if number == PROCESSES_PER_LINE else "")
         drawn.append("● ", GOOD if state == "running" else BAD)
-        drawn.append(f"{name.partition('-')[0]:11}", "dim")
+        drawn.append(f"{name.partition('-')[0]:13}", "dim")
     return drawn
 
 

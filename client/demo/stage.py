@@ -28,7 +28,7 @@ def prepare(directory: Path, tools_dir: Path) -> Layout:
     for name in ("report.json", "devices.log"):
         (directory / name).unlink(missing_ok=True)
     directory.mkdir(parents=True, exist_ok=True)
-    ports = _free_ports(4)
+    ports = _free_ports(6)
     return Layout(
         data_dir=data_dir,
         tools_dir=tools_dir,
@@ -36,6 +36,8 @@ def prepare(directory: Path, tools_dir: Path) -> Layout:
         controller_port=ports[1],
         device_port=ports[2],
         service_port=ports[3],
+        coap_port=ports[4],
+        coap_plain_port=ports[5],
         metrics_port=_metrics_port(ports),
     )
 

@@ -30,7 +30,9 @@ def snapshot(devices: int, seconds: float = 12.0) -> Snapshot:
     open_alerts = [
         alerts.Alert(f"device:{name}", "flapping", "flapping", "critical", 1) for name in rows
     ]
-    processes = dict.fromkeys(("kafka", "mosquitto", "issuer", "bridge-0", "worker-0"), "running")
+    processes = dict.fromkeys(
+        ("kafka", "mosquitto", "issuer", "bridge-0", "coap", "worker-0"), "running"
+    )
     kinds = Counter({"CertificateIssued": devices})
     return Snapshot(
         seconds, rows, told, open_alerts, kinds, 1_234, [3, 9, 6], processes, devices // 2, devices
