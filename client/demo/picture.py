@@ -19,7 +19,7 @@ from streams.core import rotation
 COLUMNS = 98
 LEFT = 60
 UPPER, LOWER = 13, 15
-BAR = 34
+BAR = 33
 PROCESSES_PER_LINE = 2
 SPARKS = " ▁▂▃▄▅▆▇█"
 GOOD, WORKING, NEAR_END, WARNING, BAD = (
@@ -154,7 +154,7 @@ def _history(seen: Snapshot) -> RenderableType:
 def _processes(states: dict[str, str]) -> Text:
     drawn = Text()
     for number, (name, state) in enumerate(states.items()):
-        drawn.append("\n" if number == PROCESSES_PER_LINE else "")
+        drawn.append("\n" if number and number % PROCESSES_PER_LINE == 0 else "")
         drawn.append("● ", GOOD if state == "running" else BAD)
         drawn.append(f"{name.partition('-')[0]:13}", "dim")
     return drawn

@@ -59,6 +59,8 @@ def test_the_picture_shows_the_saga() -> None:
     """The bar of a state and the share that has rotated stand there."""
     text = "\n".join(lines(snapshot(50)))
     assert "25 of 50" in text
+    assert "…" not in text, "something is cut off"
+    assert "● coap" in text
     assert "new certificate proven" in text
     assert "Open alerts: 50" in text
 
