@@ -7,6 +7,8 @@ will not fulfil is a reply, never an exception. Times are compared with server t
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -24,8 +26,32 @@ FINGERPRINT_BYTES = 32
 _log = logging.getLogger("fleetcert.device.commands")
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What the device is asked to install; `size` is bytes, `sha256` the artefact's digest."""
+
+    kind: str
+    name: str
+    version: str
+    uri: str
+    size: int
+    sha256: bytes
+    signature: bytes
+    key_id: str
+
+
+class UpdateFailed(RuntimeError):
+    """The update could not be installed; the message is told to the fleet."""
+
+
 class Handlers:
-    """Answers commands out of a key store. Override a method to make a device misbehave."""
+    """Answers commands out of a key store. Override a method to make a device misbehave.
+
+    `installer` fetches, checks and installs an update, or raises UpdateFailed. It may be called
+    again for an update that it has installed. A device without one refuses updates.
+    """
+
+    installer: Callable[[Update], None] | None = None
 
     def __init__(self, device_id: str, store: Store) -> None:
         self.device_id = device_id
@@ -37,6 +63,7 @@ class Handlers:
             "RotateCertificate": self.rotate,
             "InstallCertificate": self.install,
             "DropCertificate": self.drop,
+            "InstallUpdate": self.update,
         }
 
     def answer(self, command: Command) -> Reply:
@@ -79,6 +106,25 @@ class Handlers:
         if self.identity is not None and self.identity.fingerprint == fingerprint.hex():
             raise DropRefused("the certificate is the one of this session")
         self.store.drop(fingerprint.hex())
+        return Reply(DONE)
+
+    def update(self, command: Command) -> Reply:
+        """Install an update, if this device can."""
+        if self.installer is None:
+            return Reply(REFUSED, "this device takes no updates")
+        texts: dict[str, Any] = {
+            name: command.fields.get(name) for name in ("kind", "name", "version", "uri")
+        }
+        size, key_id = command.fields.get("size"), command.fields.get("key_id")
+        if not isinstance(size, int) or not all(isinstance(one, str) for one in texts.values()):
+            raise Malformed("an update names its kind, name, version, uri and size")
+        digest, signature = command.raw("sha256"), command.raw("signature")
+        try:
+            self.installer(
+                Update(**texts, size=size, sha256=digest, signature=signature, key_id=str(key_id))
+            )
+        except UpdateFailed as error:
+            return Reply(FAILED, str(error))
         return Reply(DONE)
 
     def new_key(self, command: Command) -> PrivateKeyTypes:

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from device import provision
-from device.commands import Handlers
+from device.commands import Handlers, Update, UpdateFailed
 from device.misbehaviour import BEHAVIOURS
 from device.payloads import Command
 from device.provision import DeviceCa
@@ -118,3 +118,39 @@ def test_a_device_may_refuse_rotation(lamp: Path) -> None:
     """`refuses-rotation` answers with `refused`."""
     handlers = BEHAVIOURS["refuses-rotation"].handlers_type("lamp", Store(lamp))
     assert handlers.answer(asked("RotateCertificate", nonce=NONCE)).outcome == "refused"
+
+
+UPDATE: dict[str, Any] = {
+    "kind": "firmware", "name": "pump", "version": "2", "uri": "https://x", "size": 5,
+    "sha256": b"d" * 32, "signature": b"s", "key_id": "k",
+}  # fmt: skip
+
+
+def test_a_device_without_an_installer_refuses_updates(lamp: Path) -> None:
+    """It says so; nothing else happens."""
+    reply = Handlers("lamp", Store(lamp)).answer(asked("InstallUpdate", **UPDATE))
+    assert (reply.outcome, reply.detail) == ("refused", "this device takes no updates")
+
+
+def test_an_update_is_handed_to_the_installer(lamp: Path) -> None:
+    """Whole; done when it returns, failed with its words when it cannot."""
+    handlers, seen = Handlers("lamp", Store(lamp)), []
+    handlers.installer = seen.append
+    assert handlers.answer(asked("InstallUpdate", **UPDATE)).outcome == "done"
+    assert seen == [Update(**UPDATE)]
+
+    def broken(update: Update) -> None:
+        raise UpdateFailed(f"{update.version}: wrong signature")
+
+    handlers.installer = broken
+    reply = handlers.answer(asked("InstallUpdate", **UPDATE))
+    assert (reply.outcome, reply.detail) == ("failed", "2: wrong signature")
+
+
+@pytest.mark.parametrize("change", [{"size": "5"}, {"uri": None}, {"sha256": 5}])
+def test_a_malformed_update_is_refused(lamp: Path, change: dict[str, Any]) -> None:
+    """The installer is not asked."""
+    handlers, seen = Handlers("lamp", Store(lamp)), []
+    handlers.installer = seen.append
+    assert handlers.answer(asked("InstallUpdate", **(UPDATE | change))).outcome == "refused"
+    assert seen == []
