@@ -16,8 +16,8 @@ from typing import Any, get_type_hints
 
 from client import instants
 from client.errors import FleetError
+from schemas.artefact import Artefact
 from schemas.fleet_states import (
-    Artefact,
     CampaignGroup,
     CampaignRate,
     CampaignSpec,

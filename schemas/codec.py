@@ -24,7 +24,6 @@ from schemas import (
     decisions,
     events,
     fleet_events,
-    fleet_orders,
     fleet_states,
     states,
 )
@@ -55,16 +54,14 @@ FAMILIES: Mapping[str, types.ModuleType] = {
 
 _ID_FIRST = {"device": 1000, "command": 2000, "decision": 3000, "state": 4000, "fleet": 5000}
 _ROOTS: Mapping[str, tuple[type, ...]] = {
-    "device": (
-        *typing.get_args(events.DeviceEvent),
-        *typing.get_args(fleet_orders.ForDeviceMachine),
-        fleet_orders.FleetPolicyChanged,
-    ),
+    "device": typing.get_args(events.DeviceEvent),
     "command": (*typing.get_args(commands.Command), *typing.get_args(commands.ForIssuer)),
     "decision": (decisions.Decision, decisions.DeadLetter),
     "state": (
         states.DeviceRow,
         states.PartitionRow,
+        states.FleetPolicyRow,
+        states.FleetSumsRow,
         fleet_states.FleetRow,
         fleet_states.FleetHistoryRow,
         fleet_states.FleetDefaultsRow,

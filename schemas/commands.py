@@ -44,6 +44,28 @@ class DropCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class InstallUpdate:
+    """Fetch, check and install this artefact; answer `accepted`, then `done` or `failed`.
+
+    `size` is bytes. `sha256` is the artefact's digest, `signature` that of `key_id` over it.
+    """
+
+    command_id: str
+    device_id: str
+    counter: int
+    issued_at: int
+    expires_at: int
+    kind: str
+    name: str
+    version: str
+    uri: str
+    size: int
+    sha256: bytes
+    signature: bytes
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RefuseCertificate:
     """For doors: refuse new sessions under this certificate, close the open ones. Never expires."""
 
@@ -81,7 +103,7 @@ class RevokeCertificate:
     reason: str
 
 
-ForDevice = RotateCertificate | InstallCertificate | DropCertificate
+ForDevice = RotateCertificate | InstallCertificate | DropCertificate | InstallUpdate
 ForDoor = RefuseCertificate
 ForIssuer = SignCertificate | RevokeCertificate
 Command = ForDevice | ForDoor

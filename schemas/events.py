@@ -7,6 +7,10 @@ verify?) are recorded by whoever judged them, so that the machine never needs a 
 from dataclasses import dataclass
 
 from schemas.envelope import Cause, Evidence, Numbering
+from schemas.fleet_orders import FleetAssigned as FleetAssigned
+from schemas.fleet_orders import FleetPolicyChanged as FleetPolicyChanged
+from schemas.fleet_orders import FleetUnassigned as FleetUnassigned
+from schemas.fleet_orders import UpdateOrdered as UpdateOrdered
 from schemas.states import Policy
 
 
@@ -206,6 +210,9 @@ Keyed = (
     | CertificateIssued
     | SigningRefused
     | CertificateRevoked
+    | FleetAssigned
+    | FleetUnassigned
+    | UpdateOrdered
 )
-Broadcast = ClockTicked | CoreVersionActivated | PolicyActivated | DoorServed
+Broadcast = ClockTicked | CoreVersionActivated | PolicyActivated | DoorServed | FleetPolicyChanged
 DeviceEvent = Keyed | Broadcast

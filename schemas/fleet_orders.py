@@ -5,8 +5,8 @@
 
 from dataclasses import dataclass
 
+from schemas.artefact import Artefact
 from schemas.envelope import Cause
-from schemas.fleet_states import Artefact
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,3 @@ class FleetPolicyChanged:
     error_rate: float
     latency_ms: int
     cause: Cause
-
-
-ForDeviceMachine = FleetAssigned | FleetUnassigned | UpdateOrdered
-"""The keyed ones."""

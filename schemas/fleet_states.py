@@ -9,6 +9,8 @@ chose. Instants are machine time in milliseconds, zero meaning never; spans end 
 
 from dataclasses import dataclass, field
 
+from schemas.artefact import Artefact
+from schemas.fleet_sums import FleetSums as FleetSums
 from schemas.states import Watch
 
 
@@ -122,25 +124,6 @@ class FleetDefaultsRow:
 
 
 @dataclass(frozen=True, slots=True)
-class FleetSums:
-    """Sums over a fleet's devices in one partition of the device table.
-
-    Presence is as it stands; `finished`, `failed`, `latencies` (one count per bucket) and
-    `rotations` only grow.
-    """
-
-    partition: int
-    connected: int = 0
-    degraded: int = 0
-    silent: int = 0
-    gone: int = 0
-    finished: int = 0
-    failed: int = 0
-    rotations: int = 0
-    latencies: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class CampaignRef:
     """A campaign that is not over, as its fleet's row holds it: highest priority first."""
 
@@ -249,23 +232,6 @@ class QueueRow:
     deferrals: int
     applied_offset: int = -1
     next_due_at: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Artefact:
-    """What an update brings: opaque to fleetcert; the device checks `sha256` and `signature`.
-
-    `kind` says what it is (`firmware`, `configuration`, …); `size` is bytes.
-    """
-
-    kind: str
-    name: str
-    version: str
-    uri: str
-    size: int
-    sha256: bytes
-    signature: bytes
-    key_id: str
 
 
 @dataclass(frozen=True, slots=True)

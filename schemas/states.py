@@ -6,6 +6,9 @@ machine time in milliseconds, zero meaning never, unless the field says otherwis
 
 from dataclasses import dataclass, field
 
+from schemas.artefact import Artefact
+from schemas.fleet_sums import FleetSums
+
 SOMETIMES, SELDOM = {"pace": 1}, {"pace": 2}
 """Mark the fields, last of their record, that most changes leave as they are: see the codec."""
 
@@ -194,6 +197,70 @@ class RefusedSession:
     counter: int
 
 
+@dataclass(frozen=True, slots=True)
+class UpdateInWork:
+    """An update that the device was asked for; the command is sent again until it is `accepted`."""
+
+    command_id: str
+    artefact: Artefact
+    accepted: bool
+    issued_at: int
+    deadline_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """The device's part in its fleet: whose member it is, and the order in work.
+
+    `neared` is the certificate (fingerprint, hex) about whose end the fleet was told; `kind` is
+    the order's, `rotation` or `update`; `health` is what the fleet was told last.
+    """
+
+    fleet_id: str = ""
+    order_id: str = ""
+    campaign_id: str = ""
+    kind: str = ""
+    neared: str = ""
+    health: str = ""
+    update: UpdateInWork | None = None
+
+
+NOBODYS = Belonging()
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPolicyRow:
+    """What a fleet's devices go by, one row per fleet and partition (key `@fleet:<id>`)."""
+
+    applied_offset: int
+    next_due_at: int
+    fleet_id: str
+    number: int
+    membership: str
+    rotation_enabled: bool
+    days_before_expiry: int
+    health_check_interval_ms: int
+    metrics_interval_ms: int
+    error_rate: float
+    latency_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSumsRow:
+    """What a fleet's devices in this partition add up to (key `@sums:<fleet>`)."""
+
+    applied_offset: int
+    next_due_at: int
+    fleet_id: str
+    sums: FleetSums
+
+
+SUMS_KEY_PREFIX = b"@sums:"
+"""Begins the keys of FleetSumsRows."""
+FLEET_KEY_PREFIX = b"@fleet:"
+"""Begins the keys of FleetPolicyRows. No device id can begin with `@`."""
+
+
 @dataclass(slots=True)
 class DeviceRow:
     """All that is known of one device.
@@ -229,6 +296,7 @@ class DeviceRow:
     orders: tuple[str, ...] = field(default=(), metadata=SELDOM)
     refused: tuple[RefusedSession, ...] = field(default=(), metadata=SELDOM)
     door: str = field(default="", metadata=SELDOM)
+    belongs: Belonging = field(default=NOBODYS, metadata=SELDOM)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from schemas.decisions import DecisionName, Severity
 from schemas.reasons import Reason
 from schemas.records import changed
 from schemas.states import NO_ODDITIES, DeviceRow, Past, Watch, Window
-from streams.core import doors
+from streams.core import belonging, doors
 from streams.core.turn import Turn
 
 MESSAGES_MIN = 5
@@ -139,7 +139,7 @@ def silence(turn: Turn, row: DeviceRow) -> None:
     """Raise SILENT where nothing was heard for the policy's span, though it could have been."""
     if not row.last_seen_at or is_silent(row):
         return
-    quiet_ms, most = turn.now - doors.quiet_since(turn, row), turn.policy.silent_after_ms
+    quiet_ms, most = turn.now - doors.quiet_since(turn, row), belonging.silent_after_ms(turn, row)
     if quiet_ms >= most:
         _decide(turn, row.device_id, Reason.SILENT, Severity.WARNING, quiet_ms, most)
         row.watches = (*row.watches, Watch(_SILENT, 1, 0, turn.now))
@@ -170,7 +170,7 @@ def due_at(turn: Turn, row: DeviceRow) -> int:
     """
     due = 0
     if row.last_seen_at and not (row.watches and is_silent(row)):
-        due = doors.quiet_since(turn, row) + turn.policy.silent_after_ms
+        due = doors.quiet_since(turn, row) + belonging.silent_after_ms(turn, row)
     if row.window.started_at and (_waits(row) or _breaches(row)):
         ends_at = row.window.started_at + turn.policy.window_ms
         due = min(due, ends_at) if due else ends_at

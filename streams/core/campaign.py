@@ -9,10 +9,10 @@ work always finish: pausing and halting stop new orders only, and a campaign tha
 
 from dataclasses import fields
 
+from schemas.artefact import Artefact
 from schemas.decisions import DecisionName, Severity
 from schemas.envelope import is_fleet_id
 from schemas.fleet_states import (
-    Artefact,
     CampaignGroup,
     CampaignRow,
     CampaignSpec,

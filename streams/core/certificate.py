@@ -82,6 +82,19 @@ def end_graces(row: DeviceRow, now: int, offset: int) -> list[HeldCertificate]:
     return ended
 
 
+def near_at(row: DeviceRow, days_before_expiry: int) -> int:
+    """Return when the active certificate nears its end, without any stagger."""
+    one = active(row)
+    return _renew_at(
+        one.not_before_at,
+        one.not_after_at,
+        row.registered_at,
+        row.device_id,
+        days_before_expiry,
+        0,
+    )
+
+
 def renew_at(row: DeviceRow, policy: Policy) -> int:
     """Return when the active certificate wants to be renewed.
 

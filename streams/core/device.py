@@ -8,16 +8,25 @@ certificate state: it is refused, counted and raises an alert. A repeat changes 
 """
 
 import functools
-from typing import assert_never
+from typing import Any, assert_never
 
 from schemas import events
 from schemas.decisions import DecisionName, Severity
 from schemas.envelope import Evidence
 from schemas.reasons import Reason
 from schemas.records import changed, copied
-from schemas.states import NO_ODDITIES, DeviceRow, Idle, Past, Totals, Window
+from schemas.states import (
+    NO_ODDITIES,
+    NOBODYS,
+    DeviceRow,
+    FleetSumsRow,
+    Idle,
+    Past,
+    Totals,
+    Window,
+)
 from schemas.topics import DEVICE_EVENTS
-from streams.core import anomaly, certificate, presence, rotation
+from streams.core import anomaly, belonging, certificate, presence, rotation, tally
 from streams.core.machine import Machine
 from streams.core.turn import Turn
 
@@ -43,14 +52,23 @@ def step(turn: Turn, before: DeviceRow | None, event: events.Keyed) -> DeviceRow
     anomaly.close_window(turn, row)
     _answer(turn, row, event)
     anomaly.at_once(turn, row)
+    belonging.follow(turn, before, row)
     if type(event) is not events.DeviceReported and row == before:
         return before
     _set_due(turn, row)
+    if row.belongs is not NOBODYS or before.belongs is not NOBODYS:
+        tally.count(turn, before, row, event)
     return row
 
 
-def due(turn: Turn, before: DeviceRow) -> DeviceRow:
-    """Do what is due at the machine's time."""
+def due(turn: Turn, before: Any) -> Any:
+    """Do what is due at the machine's time, on a device's row or on a fleet's sums."""
+    if isinstance(before, FleetSumsRow):
+        return tally.report(turn, before)
+    return _due(turn, before)
+
+
+def _due(turn: Turn, before: DeviceRow) -> DeviceRow:
     row = copied(before)
     for one in certificate.end_graces(row, turn.now, turn.offset):
         turn.decide(
@@ -70,21 +88,31 @@ def due(turn: Turn, before: DeviceRow) -> DeviceRow:
         )
         row.expiry_told = True
     rotation.due(turn, row)
+    if row.belongs.fleet_id:
+        belonging.nearing(turn, row)
+        belonging.follow(turn, before, row)
     anomaly.close_window(turn, row)
     anomaly.reopened(turn, row)
     anomaly.silence(turn, row)
     _set_due(turn, row)
+    if row.belongs.fleet_id:
+        tally.count(turn, before, row, None)
     return row
 
 
-def count(row: DeviceRow) -> Totals:
+def count(row: Any) -> Totals:
     """Return the row's part of the partition's totals."""
+    if not isinstance(row, DeviceRow):
+        return _NO_PART
     return _part(
         row.connected,
         row.rotations,
         not isinstance(row.rotation, Idle),
         anomaly.open_alerts(row),
     )
+
+
+_NO_PART = Totals()
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -95,6 +123,8 @@ def _part(connected: bool, rotations: int, rotating: bool, alerts_open: int) -> 
 
 def _first(turn: Turn, event: events.Keyed) -> DeviceRow | None:
     """Answer an event of a device that is not registered."""
+    if isinstance(event, events.FleetAssigned):
+        belonging.unknown(turn, event)
     if not isinstance(event, events.DeviceRegistered):
         turn.decide(
             DecisionName.EVENT_REFUSED,
@@ -168,7 +198,10 @@ def _answer(turn: Turn, row: DeviceRow, event: events.Keyed) -> None:
         case events.SessionRefused():
             _door_refused(turn, row, event)
         case events.RotationOrdered():
+            belonging.rotation_ordered(row, event)
             rotation.ordered(turn, row, event)
+        case events.FleetAssigned() | events.FleetUnassigned() | events.UpdateOrdered():
+            belonging.asked(turn, row, event)
         case events.CertificateIssued():
             rotation.issued(turn, row, event)
         case events.SigningRefused():
@@ -199,12 +232,14 @@ def _said(turn: Turn, row: DeviceRow, event: Said) -> None:
     if isinstance(event, events.SessionOpened):
         presence.opened(turn, row, evidence)
         rotation.resend(turn, row)
+        belonging.resend(turn, row)
         return
     presence.numbered(turn, row, evidence, event.numbering)
     if isinstance(event, events.DeviceReported):
         _reported(turn, row, event)
     elif isinstance(event, events.CommandAnswered):
         rotation.answered(turn, row, event)
+        belonging.answered(turn, row, event)
     else:
         rotation.requested(turn, row, event)
 
@@ -264,12 +299,18 @@ def _under_retired(turn: Turn, row: DeviceRow, event: Said) -> None:
 def _set_due(turn: Turn, row: DeviceRow) -> None:
     """Set when the row wants to be woken: the earliest of all its deadlines."""
     saga = row.rotation
-    renewal_at = certificate.renew_at(row, turn.policy) if isinstance(saga, Idle) else 0
+    renewal_at = health_at = 0
+    if row.belongs.fleet_id:
+        renewal_at = belonging.near_at(turn, row)
+        health_at = belonging.judge_health(turn, row)
+    elif isinstance(saga, Idle):
+        renewal_at = certificate.renew_at(row, turn.policy)
     instants = (
         certificate.due_at(row),
         rotation.deadline_at(saga),
         anomaly.due_at(turn, row),
         renewal_at,
+        health_at,
     )
     row.next_due_at = min(filter(None, instants), default=0)
     row.applied_offset = turn.offset

@@ -1,9 +1,9 @@
 """Health: is a device there, does it do well, and when must one look again.
 
-    connected   a session is open, something was heard within CHECKS_MISSED intervals, no breach
-    degraded    heard of, but: no session, or an open breach of a threshold
-    silent      nothing heard for CHECKS_MISSED intervals: one health check is missed
-    gone        nothing heard for GONE_AFTER such checks
+    connected   heard of, no alert is open, and a session is, or was within one interval
+    degraded    heard of, but an alert is open, or no session for an interval
+    silent      the rule of silence says so: nothing for CHECKS_MISSED intervals, a missed check
+    gone        silent for GONE_AFTER such checks
 
 Error rate is failed / finished over a window, latency the 95th percentile from command to reply,
 read from a histogram of whole numbers. `judged` raises after so many consecutive breaches and
@@ -69,23 +69,32 @@ class Breach:
 
 
 def judge(
-    *, session_open: bool, last_seen_at: int, breach: Reason, interval_ms: int, now: int
+    *,
+    session_open: bool,
+    last_seen_at: int,
+    silent_since: int,
+    alert: Reason,
+    interval_ms: int,
+    now: int,
 ) -> Judgement:
-    """Return a device's health. `breach` is the Reason of an open alert on it, NONE for none.
+    """Return a device's health. `alert` is the Reason of an open one, NONE for none.
 
-    A device that was never heard counts from `last_seen_at`, which is then its registration.
+    `silent_since` is when the rule of silence was breached, zero where it is not: that rule knows
+    which doors were open. A short reconnection changes nothing.
     """
-    silent_at = last_seen_at + CHECKS_MISSED * interval_ms
-    gone_at = last_seen_at + GONE_AFTER * CHECKS_MISSED * interval_ms
-    if now >= gone_at:
-        return Judgement(Health.GONE, Reason.SILENT, 0)
-    if now >= silent_at:
+    if silent_since:
+        gone_at = silent_since + (GONE_AFTER - 1) * CHECKS_MISSED * interval_ms
+        if now >= gone_at:
+            return Judgement(Health.GONE, Reason.SILENT, 0)
         return Judgement(Health.SILENT, Reason.SILENT, gone_at)
-    if breach is not Reason.NONE:
-        return Judgement(Health.DEGRADED, breach, silent_at)
+    if alert is not Reason.NONE:
+        return Judgement(Health.DEGRADED, alert, 0)
     if not session_open:
-        return Judgement(Health.DEGRADED, Reason.SESSION_CLOSED, silent_at)
-    return Judgement(Health.CONNECTED, Reason.NONE, silent_at)
+        alone_at = last_seen_at + interval_ms
+        if now >= alone_at:
+            return Judgement(Health.DEGRADED, Reason.SESSION_CLOSED, 0)
+        return Judgement(Health.CONNECTED, Reason.NONE, alone_at)
+    return Judgement(Health.CONNECTED, Reason.NONE, 0)
 
 
 def bucket(latency_ms: int) -> int:

@@ -19,12 +19,17 @@ from schemas.events import (
     ClockTicked,
     CoreVersionActivated,
     DoorServed,
+    FleetPolicyChanged,
     PolicyActivated,
 )
 from schemas.reasons import Reason
 from schemas.records import changed
-from schemas.states import PartitionRow, Totals, Waking
-from streams.core import doors, policy
+from schemas.states import (
+    PartitionRow,
+    Totals,
+    Waking,
+)
+from streams.core import beside, doors, policy
 from streams.core.deadlines import Deadlines
 from streams.core.turn import OUTPUTS_MAX, Output, Turn
 
@@ -123,11 +128,13 @@ def fold(machine: Machine[R], partition: Partition[R], entries: Iterable[Entry])
     folded: Folded[R] = Folded()
     applied = partition.row.applied_offset
     aside = frozenset(partition.row.set_aside)
+    look = beside.reader(partition, folded)
     for entry in entries:
         if entry.offset <= applied:
             folded.skipped += 1
             continue
         turn = Turn(machine.topic, partition.number, entry.offset, partition.row)
+        turn.beside = look
         if entry.offset in aside:
             folded.skipped += 1
         elif entry.event is None:
@@ -168,10 +175,14 @@ def _keyed(
     folded.stepped += 1
     if after is not None and after is not before:
         _keep(machine, partition, folded, key, before, after, entry.offset)
+    if turn.tallies:
+        beside.add_up(partition, folded, turn)
 
 
 def _broadcast(partition: Partition[R], folded: Folded[R], turn: Turn, entry: Entry) -> None:
     """Apply a broadcast, once by its number."""
+    if isinstance(entry.event, FleetPolicyChanged):
+        return beside.keep_policy(partition, folded, entry.event, entry.offset)
     try:
         partition.row = _told(partition.row, turn, entry)
         folded.stepped += 1
@@ -224,6 +235,7 @@ def _tick(
     partition.row = changed(partition.row, tick_number=tick.number, now=now, random=tick.random)
     held = partition.row.doors
     turn = Turn(machine.topic, partition.number, entry.offset, partition.row, doors.index(held))
+    turn.beside = beside.reader(partition, folded)
     partition.row = changed(partition.row, doors=doors.judged(turn, held))
     _wake(machine, partition, folded, turn, entry)
     folded.outputs.extend(turn.outputs)
@@ -250,16 +262,19 @@ def _wake(
         if key in listed:
             after, raised[key] = machine.park(before), ""
         else:
-            mark = turn.mark()
+            mark, tallies = turn.mark(), turn.tallies
             try:
                 after = machine.due(turn, before)
             except Exception as error:
                 full(partition, error, more=len(raised))
                 turn.back_to(mark)
+                turn.tallies = tallies
                 after, raised[key] = machine.park(before), why(error)
         changes.append((key, before, after))
     for key, before, after in changes:
         _keep(machine, partition, folded, key, before, after, entry.offset)
+    if turn.tallies:
+        beside.add_up(partition, folded, turn)
     for key, reason in raised.items():
         if key not in listed:
             set_waking_aside(partition, folded, turn, entry, key, reason)

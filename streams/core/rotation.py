@@ -81,16 +81,23 @@ def deadline_at(rotation: Rotation) -> int:
 
 def ordered(turn: Turn, row: DeviceRow, event: RotationOrdered) -> None:
     """Somebody asked for a rotation. A late copy of the order changes nothing."""
-    mark = event.order_id
-    if len(mark) > ORDER_ID_CHARACTERS_MAX:
-        mark = hashlib.sha256(mark.encode()).hexdigest()
-    if mark in row.orders:
+    if not is_new(row, event.order_id):
         return
-    row.orders = (*row.orders, mark)[-ORDERS_KEPT_MAX:]
     if isinstance(row.rotation, Idle | Failed | Abandoned):
         start(turn, row, Reason.ORDERED)
     else:
         refuse(turn, row, Reason.REPEATED, event.order_id)
+
+
+def is_new(row: DeviceRow, order_id: str) -> bool:
+    """Tell whether an order has not come before, and remember it."""
+    mark = order_id
+    if len(mark) > ORDER_ID_CHARACTERS_MAX:
+        mark = hashlib.sha256(mark.encode()).hexdigest()
+    if mark in row.orders:
+        return False
+    row.orders = (*row.orders, mark)[-ORDERS_KEPT_MAX:]
+    return True
 
 
 def start(turn: Turn, row: DeviceRow, reason: Reason, attempt: int = 1) -> None:
@@ -307,6 +314,8 @@ def backoff_ms(device_id: str, attempt: int, first_ms: int, most_ms: int) -> int
 
 
 def _near_expiry(turn: Turn, row: DeviceRow) -> None:
+    if row.belongs.fleet_id:
+        return  # its fleet is told, and orders the rotation
     if turn.now < certificate.renew_at(row, turn.policy):
         return
     current = certificate.active(row)

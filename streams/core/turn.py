@@ -5,7 +5,7 @@ so that a replay gives the same ones. Outputs are bounded.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from schemas.decisions import DeadLetter, Decision, DecisionName, Severity
@@ -24,6 +24,9 @@ LETTER_KEY_MAX = 1_024
 Doors = dict[str, dict[int, DoorShare]]
 """Shares by door and number."""
 _NO_DOORS: Doors = {}
+Tallies = tuple[tuple[str, str, int], ...]
+"""Changes of sums: fleet, name, by how much."""
+_NO_TALLIES: Tallies = ()
 
 
 class Output(NamedTuple):
@@ -34,6 +37,10 @@ class Output(NamedTuple):
     record: Any
 
 
+def _nobody(_key: bytes) -> None:
+    return None
+
+
 class TooManyOutputs(RuntimeError):
     """A step passed OUTPUTS_MAX: a bug, for work this long continues by events."""
 
@@ -41,10 +48,23 @@ class TooManyOutputs(RuntimeError):
 class Turn:
     """One record's turn in a partition as its row says.
 
-    `doors` is given on a tick only: nothing else asks who is silent.
+    `doors` is given on a tick only: nothing else asks who is silent. `beside` reads other rows of
+    the partition, by key: those that one device's step may look at and not change.
     """
 
-    __slots__ = ("_ids", "_row", "doors", "now", "number", "offset", "outputs", "policy", "topic")
+    __slots__ = (
+        "_ids",
+        "_row",
+        "beside",
+        "doors",
+        "now",
+        "number",
+        "offset",
+        "outputs",
+        "policy",
+        "tallies",
+        "topic",
+    )
 
     def __init__(
         self, topic: str, number: int, offset: int, row: PartitionRow, doors: Doors = _NO_DOORS
@@ -55,6 +75,8 @@ class Turn:
         self.now = row.now
         self.policy: Policy = row.policy
         self.doors = doors
+        self.beside: Callable[[bytes], Any] = _nobody
+        self.tallies: Tallies = _NO_TALLIES
         self.outputs: list[Output] = []
         self._row = row
         self._ids = 0
@@ -63,6 +85,10 @@ class Turn:
     def position(self) -> Position:
         """The record's place in Kafka."""
         return Position(self.topic, self.number, self.offset)
+
+    def tally(self, fleet_id: str, name: str, by: int) -> None:
+        """Note a change of a fleet's sums: the fold adds it up when the step has succeeded."""
+        self.tallies = (*self.tallies, (fleet_id, name, by))
 
     def new_id(self, kind: str) -> str:
         """Return the next id that derives from this record: the same again in a replay."""

@@ -7,8 +7,8 @@ import pytest
 
 from client import campaign_spec
 from client.errors import FleetError
+from schemas.artefact import Artefact
 from schemas.fleet_states import (
-    Artefact,
     CampaignGroup,
     CampaignRate,
     CampaignSpec,

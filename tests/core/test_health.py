@@ -16,49 +16,60 @@ SEEN = 1_000_000_000
 MISSED = 3 * INTERVAL
 
 
-def judge(after: int, *, is_open: bool = True, breach: Reason = Reason.NONE) -> health.Judgement:
-    """Judge a device `after` ms of silence."""
+def judge(
+    after: int, *, is_open: bool = True, silent: int = 0, alert: Reason = Reason.NONE
+) -> health.Judgement:
+    """Judge a device `after` ms since it was heard; silence was breached `silent` ms after that."""
     return health.judge(
         session_open=is_open,
         last_seen_at=SEEN,
-        breach=breach,
+        silent_since=SEEN + silent if silent else 0,
+        alert=alert,
         interval_ms=INTERVAL,
         now=SEEN + after,
     )
 
 
 @pytest.mark.parametrize(
-    ("after", "is_open", "breach", "expected"),
+    ("after", "is_open", "silent", "alert", "expected"),
     [
-        (0, True, Reason.NONE, (Health.CONNECTED, Reason.NONE)),
-        (MISSED - 1, True, Reason.NONE, (Health.CONNECTED, Reason.NONE)),
-        (0, False, Reason.NONE, (Health.DEGRADED, Reason.SESSION_CLOSED)),
-        (0, True, Reason.LATENCY, (Health.DEGRADED, Reason.LATENCY)),
-        (0, False, Reason.ERROR_RATE, (Health.DEGRADED, Reason.ERROR_RATE)),
-        (MISSED, True, Reason.NONE, (Health.SILENT, Reason.SILENT)),
-        (MISSED, False, Reason.LATENCY, (Health.SILENT, Reason.SILENT)),
-        (12 * MISSED - 1, False, Reason.NONE, (Health.SILENT, Reason.SILENT)),
-        (12 * MISSED, False, Reason.NONE, (Health.GONE, Reason.SILENT)),
+        (0, True, 0, Reason.NONE, (Health.CONNECTED, Reason.NONE)),
+        (20 * MISSED, True, 0, Reason.NONE, (Health.CONNECTED, Reason.NONE)),
+        (INTERVAL - 1, False, 0, Reason.NONE, (Health.CONNECTED, Reason.NONE)),
+        (INTERVAL, False, 0, Reason.NONE, (Health.DEGRADED, Reason.SESSION_CLOSED)),
+        (0, True, 0, Reason.LATENCY, (Health.DEGRADED, Reason.LATENCY)),
+        (INTERVAL, False, 0, Reason.ERROR_RATE, (Health.DEGRADED, Reason.ERROR_RATE)),
+        (MISSED, True, MISSED, Reason.NONE, (Health.SILENT, Reason.SILENT)),
+        (MISSED, False, MISSED, Reason.LATENCY, (Health.SILENT, Reason.SILENT)),
+        (12 * MISSED - 1, False, MISSED, Reason.NONE, (Health.SILENT, Reason.SILENT)),
+        (12 * MISSED, False, MISSED, Reason.NONE, (Health.GONE, Reason.SILENT)),
     ],
 )
 def test_a_device_is_judged(
-    after: int, is_open: bool, breach: Reason, expected: tuple[Health, Reason]
+    after: int, is_open: bool, silent: int, alert: Reason, expected: tuple[Health, Reason]
 ) -> None:
-    """Silence counts first, then a breach, then the session."""
-    found = judge(after, is_open=is_open, breach=breach)
+    """Silence counts first, then an open alert, then the session."""
+    found = judge(after, is_open=is_open, silent=silent, alert=alert)
     assert (found.health, found.reason) == expected
 
 
-@given(st.integers(0, 20 * MISSED), st.booleans(), st.sampled_from([Reason.NONE, Reason.LATENCY]))
-def test_nothing_changes_before_the_deadline(after: int, is_open: bool, breach: Reason) -> None:
+@given(
+    st.integers(0, 20 * MISSED),
+    st.booleans(),
+    st.sampled_from([0, MISSED]),
+    st.sampled_from([Reason.NONE, Reason.LATENCY]),
+)
+def test_nothing_changes_before_the_deadline(
+    after: int, is_open: bool, silent: int, alert: Reason
+) -> None:
     """The judgement holds until the instant it names, and is another one then."""
-    found = judge(after, is_open=is_open, breach=breach)
+    found = judge(after, is_open=is_open, silent=silent, alert=alert)
+    until = found.next_due_at - SEEN if found.next_due_at else 30 * MISSED
+    before = judge(max(after, until - 1), is_open=is_open, silent=silent, alert=alert)
+    assert before.health == found.health
     if found.next_due_at:
-        until = found.next_due_at - SEEN
-        assert judge(until - 1, is_open=is_open, breach=breach).health == found.health
-        assert judge(until, is_open=is_open, breach=breach).health != found.health
-    else:
-        assert found.health is Health.GONE
+        at = judge(until, is_open=is_open, silent=silent, alert=alert)
+        assert at.health != found.health
 
 
 @settings(max_examples=200)

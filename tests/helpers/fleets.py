@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from schemas import fleet_events as events
+from schemas.artefact import Artefact
 from schemas.decisions import Decision
 from schemas.envelope import Cause, Position
 from schemas.events import RotationOrdered
 from schemas.fleet_orders import UpdateOrdered
-from schemas.fleet_states import Artefact, CampaignRow, CampaignSpec, FleetRow, MemberRow
+from schemas.fleet_states import CampaignRow, CampaignSpec, FleetRow, MemberRow
 from schemas.topics import DEVICE_EVENTS
 from streams.core import campaign, ring
 from streams.core.rehearsal import Stage

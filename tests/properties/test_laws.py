@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import codec, events
-from schemas.envelope import BROADCAST_KEY, Evidence, Numbering
-from schemas.states import DeviceRow, PartitionRow, Policy, Totals
+from schemas.envelope import BROADCAST_KEY, Cause, Evidence, Numbering, Position
+from schemas.states import DeviceRow, FleetSumsRow, PartitionRow, Policy, Totals
 from streams.core import certificate, device
 from streams.core.deadlines import Deadlines
 from streams.core.machine import Entry, Partition, fold
 from streams.core.turn import Output
+from tests.helpers.fleets import ARTEFACT
 from tests.helpers.folding import START, facts, fingerprint
 
 DEVICES = ("a", "b")
@@ -33,9 +34,15 @@ evidences = st.builds(
     st.just("mqtt"),
     st.just(START),
 )
+fleets = st.sampled_from(["f", "g"])
+causes = st.builds(Cause, st.just(Position("fleet.events", 0, 1)), st.just(0), st.integers(1, 8))
 command_ids = st.integers(0, 60).flatmap(
     lambda offset: st.sampled_from(
-        [f"{kind}-0-{offset}-{index}" for kind in ("rotate", "sign", "install") for index in (1, 2)]
+        [
+            f"{kind}-0-{offset}-{index}"
+            for kind in ("rotate", "sign", "install", "update")
+            for index in (1, 2)
+        ]
     )
 )
 keyed = st.one_of(
@@ -67,6 +74,16 @@ keyed = st.one_of(
             lambda one: bytes([one]) * 32
         ), st.booleans(), st.booleans(), st.booleans(), st.just("tests"),
     ),
+    st.builds(
+        events.RotationOrdered, names, st.sampled_from(["o1", "o2"]), st.just("tests"), fleets,
+        st.just("c"), causes,
+    ),
+    st.builds(events.FleetAssigned, names, fleets, fleets, causes),
+    st.builds(events.FleetUnassigned, names, fleets, causes),
+    st.builds(
+        events.UpdateOrdered, names, st.sampled_from(["u1", "u2"]), fleets, st.just("c"),
+        st.just(ARTEFACT), st.just(START + 60_000), causes,
+    ),
     st.builds(events.RotationOrdered, names, st.just("order"), st.just("tests")),
     st.builds(
         events.CertificateIssued, names, command_ids, st.builds(facts, st.integers(1, 5))
@@ -82,7 +99,12 @@ doors = st.builds(
     events.DoorServed, st.just("mqtt"), st.integers(0, 1), st.sampled_from([2, 2, 2, 1]), small,
     st.just(START),
 )  # fmt: skip
-histories = st.lists(st.one_of(keyed, ticks, doors), max_size=60)
+policies = st.builds(
+    events.FleetPolicyChanged, small, fleets, st.just(""), st.booleans(),
+    st.sampled_from([10, 30, 120]), st.sampled_from([5_000, 300_000]),
+    st.sampled_from([10_000, 60_000]), st.just(0.05), st.just(1_000), causes,
+)  # fmt: skip
+histories = st.lists(st.one_of(keyed, keyed, ticks, doors, policies), max_size=60)
 
 
 def entries(history: Sequence[Any]) -> list[Entry]:
@@ -97,8 +119,22 @@ def entries(history: Sequence[Any]) -> list[Entry]:
             served = replace(one, at=now, number=now + one.number)
             made.append(Entry(offset, now, BROADCAST_KEY, b"", served))
         else:
-            made.append(Entry(offset, now, one.device_id.encode(), b"", one))
+            key = getattr(one, "device_id", "").encode() or BROADCAST_KEY
+            made.append(Entry(offset, now, key, b"", one))
     return made
+
+
+def sums_are_whole(rows: dict[bytes, Any]) -> None:
+    """The sums of every fleet are those of its members."""
+    for one in (each for each in rows.values() if isinstance(each, FleetSumsRow)):
+        for name in ("connected", "degraded", "silent", "gone"):
+            held = [
+                each
+                for each in rows.values()
+                if isinstance(each, DeviceRow)
+                and (each.belongs.fleet_id, each.belongs.health) == (one.fleet_id, name)
+            ]
+            assert getattr(one.sums, name) == len(held)
 
 
 def folded(
@@ -147,7 +183,7 @@ def test_records_that_come_again_change_nothing(history: list[Any]) -> None:
 def test_a_device_always_holds_one_active_certificate(history: list[Any]) -> None:
     """Whatever comes, one certificate is active, and every output has an id of its own."""
     rows, row, outputs = folded([entries(history)])
-    for one in rows.values():
+    for one in (each for each in rows.values() if isinstance(each, DeviceRow)):
         active = [held for held in one.certificates if held.status == certificate.ACTIVE]
         assert len(active) == 1
     ids = [one.record.decision_id for one in outputs if hasattr(one.record, "decision_id")]
@@ -164,3 +200,5 @@ def test_a_device_always_holds_one_active_certificate(history: list[Any]) -> Non
             alerts_open=counted.alerts_open + part.alerts_open,
         )
     assert row.totals == counted
+    assert row.rows == len(rows)
+    sums_are_whole(rows)
