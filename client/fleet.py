@@ -126,8 +126,10 @@ class Fleet:
 
     def ids(self) -> list[str]:
         """Return the ids of all devices: reads `device.state`, decodes none of it."""
-        keys = self._reader.keys(topics.DEVICE_STATE) - {PARTITION_KEY}
-        return sorted(key.decode(errors="replace") for key in keys)
+        keys = self._reader.keys(topics.DEVICE_STATE)
+        return sorted(
+            one for one in (key.decode(errors="replace") for key in keys) if one[:1] != "@"
+        )
 
     def devices(self) -> dict[str, DeviceRow]:
         """Return the rows of all devices, by id: reads and decodes all of `device.state`."""

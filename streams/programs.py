@@ -8,12 +8,13 @@ from typing import Any, Generic, TypeVar
 
 import fastavro
 
-from schemas import codec
+from schemas import codec, fleet_states
 from schemas.states import DeviceRow
-from schemas.topics import DEVICE_STATE
-from streams.core import device
+from schemas.topics import DEVICE_STATE, FLEET_STATE
+from streams.core import device, fleet, wide
 from streams.core.machine import Entry, Folded, Machine, Partition, fold
-from streams.engine.program import Input
+from streams.core.wide import WideMachine
+from streams.engine.program import Input, Program
 
 R = TypeVar("R", bound=Any)
 DUE = "next_due_at"
@@ -85,9 +86,68 @@ def _due_reader(row: type) -> Callable[[bytes], int]:
     return due_at
 
 
+@dataclass(frozen=True, slots=True)
+class WideProgram:
+    """A machine of several rows, the types of its rows and the topic they stand in."""
+
+    name: str
+    machine: WideMachine
+    rows: tuple[type, ...]
+    table: str
+
+    @property
+    def events(self) -> str:
+        """The machine's log."""
+        return self.machine.topic
+
+    @property
+    def version(self) -> int:
+        """The machine's version."""
+        return self.machine.version
+
+    def encode(self, record: Any) -> bytes:
+        """Return the record in the language's wire format."""
+        return codec.encode(record)
+
+    def decode(self, data: bytes) -> Any:
+        """Return the row. Raises Undecodable."""
+        return codec.decode(data)
+
+    def due_at(self, data: bytes) -> int:
+        """Return `next_due_at` of an encoded row."""
+        reader = _due_readers(self.rows).get(data[: codec.HEADER.size])
+        return int(codec.decode(data).next_due_at) if reader is None else reader(data)
+
+    def fold(self, partition: Partition[Any], records: Sequence[Input]) -> Folded[Any]:
+        """Decode the records and fold them with the machine."""
+        return wide.fold(self.machine, partition, map(entry, records))
+
+
+@functools.cache
+def _due_readers(rows: tuple[type, ...]) -> dict[bytes, Callable[[bytes], int]]:
+    ids = codec.schema_ids()
+    headers = {one: codec.HEADER.pack(codec.MAGIC, ids[one.__name__]) for one in rows}
+    return {header: _due_reader(one) for one, header in headers.items()}
+
+
 DEVICES: MachineProgram[DeviceRow] = MachineProgram(
     "devices", device.MACHINE, DeviceRow, DEVICE_STATE
 )
 """What runs on `device.events`."""
-PROGRAMS: tuple[MachineProgram[Any], ...] = (DEVICES,)
+FLEETS = WideProgram(
+    "fleets",
+    fleet.MACHINE,
+    (
+        fleet_states.FleetRow,
+        fleet_states.FleetHistoryRow,
+        fleet_states.FleetDefaultsRow,
+        fleet_states.MemberRow,
+        fleet_states.ExpiryRow,
+        fleet_states.QueueRow,
+        fleet_states.CampaignRow,
+    ),
+    FLEET_STATE,
+)
+"""What runs on `fleet.events`."""
+PROGRAMS: tuple[Program[Any], ...] = (DEVICES, FLEETS)
 """All that one worker process runs."""

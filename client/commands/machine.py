@@ -34,26 +34,34 @@ def replay(
     the exit code is 4.
     """
     from streams import replay as again
+    from streams.programs import PROGRAMS
 
     fleet = Fleet(bootstrap)
     numbers = fleet.partitions(topics.DEVICE_EVENTS)
-    with terminal.progress("folding the history", fleet.size(topics.DEVICE_EVENTS)) as one_done:
+    total = sum(fleet.size(one.events) for one in PROGRAMS)
+    with terminal.progress("folding the history", total) as one_done:
         verdicts = [
-            again.verify(bootstrap, number, one_done, snapshots=directory) for number in numbers
+            (
+                program.name,
+                again.verify(bootstrap, number, one_done, snapshots=directory, program=program),
+            )
+            for program in PROGRAMS
+            for number in numbers
         ]
-    for one in verdicts:
+    for name, one in verdicts:
         if as_json:
-            terminal.as_json({"identical": one.identical} | terminal.plain(one))
+            known = {"identical": one.identical, "machine": name}
+            terminal.as_json(known | terminal.plain(one))
             continue
         state = "identical" if one.identical else f"DIFFERENT: {terminal.safe(one.difference)}"
         terminal.say(
-            f"partition {one.partition}: {one.events} events to offset {one.applied_offset}, "
-            f"{one.rows} rows, {one.live_digest[:16]}: {state}"
+            f"{name}, partition {one.partition}: {one.events} events to offset "
+            f"{one.applied_offset}, {one.rows} rows, {one.live_digest[:16]}: {state}"
             + (f", from the snapshot of {one.base_offset}" if one.base_offset >= 0 else "")
         )
         for damaged in one.damaged:
-            terminal.say(f"partition {one.partition}: passed over: {damaged}")
-    if verify and not all(one.identical for one in verdicts):
+            terminal.say(f"{name}, partition {one.partition}: passed over: {damaged}")
+    if verify and not all(one.identical for _, one in verdicts):
         raise typer.Exit(EXIT_DIFFERENT)
 
 

@@ -104,12 +104,19 @@ def plan(directory: Path, port: int, coap_port: int, ca_file: Path) -> Plan:
 
 
 def enrol(
-    authorities: authority.Authority, directory: Path, behaviours: dict[str, str], fleet: Fleet
+    authorities: authority.Authority,
+    directory: Path,
+    behaviours: dict[str, str],
+    fleet: Fleet,
+    near_expiry: int = NEAR_EXPIRY,
 ) -> list[Member]:
-    """Give each device its first certificate, on its own key, and register it."""
+    """Give each device its first certificate, on its own key, and register it.
+
+    The certificates of the first `near_expiry` devices near their end.
+    """
     members = []
     for number, (device_id, behaviour) in enumerate(behaviours.items()):
-        near = number < NEAR_EXPIRY
+        near = number < near_expiry
         folder = directory / device_id
         days = NEAR_DAYS if near else FAR_DAYS
         der = _first_certificate(authorities, device_id, folder, days)

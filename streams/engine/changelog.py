@@ -27,6 +27,8 @@ LINGER_MS = 20
 Rows = list[tuple[bytes, bytes | None]]
 Messages = list[dict[str, Any]]
 """What `produce_batch` takes: dictionaries with `key` and `value`."""
+BY_KEY = -1
+"""The partition of what its key places."""
 
 
 class Changelog:
@@ -34,6 +36,7 @@ class Changelog:
 
     def __init__(self, bootstrap: str, topic: str, partition: int, application: str) -> None:
         self._bootstrap, self.topic, self.partition = bootstrap, topic, partition
+        self._counts: dict[str, int] = {}
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -67,6 +70,18 @@ class Changelog:
         except KafkaException as error:
             raise EngineFailed(f"cannot describe {self.topic}: {error}") from error
 
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has: fixed at its creation. Raises EngineFailed."""
+        if topic not in self._counts:
+            try:
+                listed = self._producer.list_topics(topic, REQUEST_SECONDS).topics[topic]
+            except KafkaException as error:
+                raise EngineFailed(f"cannot list {topic}: {error}") from error
+            if listed.error is not None:
+                raise EngineFailed(f"cannot list {topic}: {listed.error}")
+            self._counts[topic] = len(listed.partitions)
+        return self._counts[topic]
+
     def bounds(self) -> Bounds:
         """Return where the changelog begins and ends. Raises EngineFailed."""
         return bounds(self._bootstrap, self.topic, self.partition)
@@ -82,11 +97,11 @@ class Changelog:
 
     def commit(
         self,
-        outputs: Mapping[str, Messages],
+        outputs: Mapping[tuple[str, int], Messages],
         rows: Iterable[tuple[bytes, bytes | None]],
         inside: Callable[[], None] = lambda: None,
     ) -> int:
-        """Publish outputs (by topic) and rows, all or nothing; return the offset after the rows.
+        """Publish outputs (by place) and rows, all or nothing; return the offset after the rows.
 
         Raises EngineFailed where another owner has fenced this one, or where Kafka refuses.
         """
@@ -100,8 +115,8 @@ class Changelog:
         changed[-1]["callback"] = delivered  # one partition, in order: the last stands for all
         try:
             self._producer.begin_transaction()
-            for topic, messages in outputs.items():
-                self._produce(topic, messages)
+            for (topic, partition), messages in outputs.items():
+                self._produce(topic, messages, partition=partition)
             self._produce(self.topic, changed, partition=self.partition)
             inside()
             self._producer.commit_transaction(COMMIT_SECONDS)

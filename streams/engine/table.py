@@ -29,13 +29,14 @@ from typing import Any, Generic, TypeVar, cast
 import structlog
 
 from schemas import codec
+from schemas.envelope import BROADCAST_KEY
 from schemas.states import PARTITION_KEY, PartitionRow
 from streams.core.deadlines import Deadlines
 from streams.core.machine import Folded, Partition
 from streams.core.turn import Output
 from streams.engine import faults, snapshot
 from streams.engine.cache import Cache
-from streams.engine.changelog import RECOVERY_SECONDS, Changelog, Messages
+from streams.engine.changelog import BY_KEY, RECOVERY_SECONDS, Changelog, Messages
 from streams.engine.failure import EngineFailed
 from streams.engine.log import read_between
 from streams.engine.program import Input, Program, Record
@@ -152,13 +153,19 @@ class TablePartition(Generic[R]):
         ):
             yield Record(one.offset(), one.timestamp()[1], one.key(), one.value())
 
-    def _messages(self, outputs: Sequence[Output]) -> dict[str, Messages]:
+    def _messages(self, outputs: Sequence[Output]) -> dict[tuple[str, int], Messages]:
+        """Return the outputs by topic and partition; a broadcast goes to all partitions."""
         encode = self._program.encode
-        by_topic: dict[str, Messages] = {}
+        by_place: dict[tuple[str, int], Messages] = {}
         for one in outputs:
-            message = {"key": one.key, "value": encode(one.record)}
-            by_topic.setdefault(one.topic, []).append(message)
-        return by_topic
+            numbers = [BY_KEY]
+            if one.key == BROADCAST_KEY:
+                numbers = list(range(self._changelog.partitions(one.topic)))
+            data = encode(one.record)
+            for number in numbers:
+                message = {"key": one.key, "value": data}
+                by_place.setdefault((one.topic, number), []).append(message)
+        return by_place
 
     def _check_version(self) -> None:
         """Raise EngineFailed unless the history goes on with this core."""
