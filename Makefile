@@ -49,10 +49,12 @@ docs: setup ## Draw the files that are drawn from code
 
 bench: setup ## Measure
 	$(BIN)/python -m benchmarks.machine
+	$(BIN)/python -m benchmarks.rows
+	$(BIN)/python -m benchmarks.engine
 
 chaos: setup ## The large fault tests: 200 faults of processes, 300 kills of devices (an hour)
 	FLEETCERT_CHAOS=1 $(BIN)/pytest -s --show-capture=no tests/integration/test_faults.py \
-		tests/integration/test_device_faults.py
+		tests/integration/test_device_faults.py tests/integration/test_engine_group.py
 
 interop: setup ## The CoAP bridge against libcoap's clients: both, every certificate, every transport
 	FLEETCERT_INTEROP=1 $(BIN)/pytest tests/integration/test_libcoap.py
