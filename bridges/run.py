@@ -5,7 +5,7 @@ import contextlib
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, get_args
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -14,12 +14,7 @@ from bridges.bridge import Bridge
 from bridges.heartbeat import Heartbeat, Rhythm
 from bridges.kafka import EXIT_FATAL, Recorder
 from schemas import codec
-from schemas.commands import (
-    DropCertificate,
-    InstallCertificate,
-    RefuseCertificate,
-    RotateCertificate,
-)
+from schemas.commands import Command
 from schemas.decisions import DeadLetter
 from schemas.envelope import Position
 from schemas.reasons import Reason
@@ -33,7 +28,7 @@ METADATA_SECONDS = 2.0
 BATCH_MAX = 500
 DELIVERIES_MAX = 100
 """Commands on their way to the broker at once."""
-COMMANDS = (RotateCertificate, InstallCertificate, DropCertificate, RefuseCertificate)
+COMMANDS = get_args(Command)
 
 
 @dataclass(frozen=True, slots=True)

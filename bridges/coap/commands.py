@@ -8,6 +8,7 @@ the machine sends what is pending when a session opens.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import get_args
 
 import structlog
 from confluent_kafka import (
@@ -20,17 +21,11 @@ from confluent_kafka import (
 )
 
 from schemas import codec
-from schemas.commands import (
-    Command,
-    DropCertificate,
-    InstallCertificate,
-    RefuseCertificate,
-    RotateCertificate,
-)
+from schemas.commands import Command
 from schemas.topics import DEVICE_COMMANDS
 
 log = structlog.get_logger()
-COMMANDS = (RotateCertificate, InstallCertificate, DropCertificate, RefuseCertificate)
+COMMANDS = get_args(Command)
 BATCH_MAX = 500
 METADATA_SECONDS = 5.0
 AWAY_SECONDS = 1.0
