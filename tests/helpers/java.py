@@ -1,0 +1,45 @@
+"""The reference implementations, which are in Java: Kafka's own tools and Avro's."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from client.local import kafka
+
+TOOLS = Path(__file__).resolve().parents[2] / "var" / "tools"
+AVRO_TOOLS = "org.apache.avro:avro-tools:1.12.0"
+DOWNLOAD_SECONDS = 600
+RUN_SECONDS = 60
+
+
+def kafka_tool(name: str, *arguments: str, input: str) -> None:
+    """Run one of Kafka's tools (`ConsoleProducer`) with a text as its input."""
+    libs = kafka.install(TOOLS)
+    _java("-cp", f"{libs}/*", f"org.apache.kafka.tools.{name}", *arguments, input=input.encode())
+
+
+def avro_tool(name: str, *arguments: str, input: bytes) -> bytes:
+    """Run one of Avro's tools (`fragtojson`); return what it prints."""
+    return _java("-jar", str(_avro_tools()), name, *arguments, input=input)
+
+
+def _avro_tools() -> Path:
+    """Return the jar; Maven fetches it once, and checks it."""
+    folder = TOOLS / "avro"
+    found = folder / "avro-tools-1.12.0.jar"
+    if not found.exists():
+        fresh = folder.with_name(f"avro-{os.getpid()}")
+        command = ["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={AVRO_TOOLS}"]
+        command += [f"-DoutputDirectory={fresh}"]
+        subprocess.run(command, check=True, capture_output=True, timeout=DOWNLOAD_SECONDS)
+        fresh.rename(folder)
+    return found
+
+
+def _java(*arguments: str, input: bytes) -> bytes:
+    command = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8"]
+    done = subprocess.run(
+        [*command, *arguments], input=input, capture_output=True, timeout=RUN_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
