@@ -42,8 +42,8 @@ STATE_STYLES = {
 SEVERITY_STYLES = {Severity.INFO: "", Severity.WARNING: WARNING, Severity.CRITICAL: BAD}
 NAMES = {
     DecisionName.CERTIFICATE_NEARED_EXPIRY: "nears expiry",
-    DecisionName.CERTIFICATE_PROVEN: "new certificate proven",
-    DecisionName.CERTIFICATE_RETIRED: "old certificate retired",
+    DecisionName.CERTIFICATE_PROVEN: "new one proven",
+    DecisionName.CERTIFICATE_RETIRED: "old one retired",
     DecisionName.ROTATION_FAILED: "rotation failed",
     DecisionName.ROTATION_ABANDONED: "rotation abandoned",
     DecisionName.EVENT_REFUSED: "refused",

@@ -61,7 +61,7 @@ def test_the_picture_shows_the_saga() -> None:
     assert "25 of 50" in text
     assert "…" not in text, "something is cut off"
     assert "● coap" in text
-    assert "new certificate proven" in text
+    assert "new one proven" in text
     assert "Open alerts: 50" in text
 
 

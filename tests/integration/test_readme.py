@@ -1,12 +1,12 @@
 """The examples of the README, run as they stand there: only the ports are those of the stack."""
 
-import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import cbor2
 import pytest
 
 from schemas.events import DeviceReported
@@ -72,7 +72,7 @@ def test_a_device_reports(stack: RunningStack, home: Path) -> None:
         if isinstance(one.record, DeviceReported) and one.record.event_type == "temperature"
     ]
     assert reports
-    assert json.loads(reports[0].payload)["body"] == {"celsius": 21.5}
+    assert cbor2.loads(reports[0].payload)["body"] == {"celsius": 21.5}
 
 
 def test_an_operator_rotates(stack: RunningStack, home: Path) -> None:
