@@ -2,12 +2,15 @@
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import os
 import sys
 from pathlib import Path
 
 import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from prometheus_client import start_http_server
 
 from bridges import run
@@ -17,6 +20,7 @@ from bridges.meter import Meter
 from bridges.mqtt import settings
 from bridges.mqtt.bridge import MqttBridge
 from bridges.mqtt.client import KEEP_ALIVE_SECONDS, Door
+from schemas import topics
 
 EXAMPLES = """examples:
   python -m bridges mqtt --bootstrap 127.0.0.1:9092 --mqtt-host localhost --mqtt-port 8884 \\
@@ -118,8 +122,10 @@ def main(argv: list[str] | None = None) -> None:
     if options.metrics_port:
         start_http_server(options.metrics_port, options.metrics_host)
     try:
+        with contextlib.suppress(KafkaException):
+            topics.check(AdminClient({"bootstrap.servers": options.bootstrap}).list_topics)
         options.work(options)
-    except settings.InvalidSettings as error:
+    except (topics.WrongTopics, settings.InvalidSettings) as error:
         sys.exit(f"error: {error}")
 
 

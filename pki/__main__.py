@@ -1,6 +1,7 @@
 """`python -m pki`: make the authorities, issue service certificates, run the issuer."""
 
 import argparse
+import contextlib
 import datetime
 import os
 import signal
@@ -8,10 +9,13 @@ import sys
 from pathlib import Path
 
 import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry, start_http_server
 
 from pki import authority, issuer, issuer_process, ledger, private
 from pki.meter import PrometheusMeter
+from schemas import topics
 
 DAY = datetime.timedelta(days=1)
 HOUR = datetime.timedelta(hours=1)
@@ -44,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         authority.AuthorityExists,
         authority.AuthorityUnreadable,
         issuer_process.IssuerStopped,
+        topics.WrongTopics,
     ) as error:
         sys.stderr.write(f"pki: {error}\n")
         return 1
@@ -119,6 +124,8 @@ def _service(options: argparse.Namespace) -> None:
 
 def _issuer(options: argparse.Namespace) -> None:
     private.harden()
+    with contextlib.suppress(KafkaException):
+        topics.check(AdminClient({"bootstrap.servers": options.bootstrap}).list_topics)
     loaded = authority.load(options.pki, _passphrase(options))
     policy = issuer.Policy(lifetime=options.lifetime_days * DAY, grace=options.grace_days * DAY)
     registry = CollectorRegistry()

@@ -3,7 +3,9 @@
 All producers partition by murmur2 of the key (`partitioner=murmur2_random` in librdkafka).
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 DEVICE_EVENTS = "device.events"
 DEVICE_COMMANDS = "device.commands"
@@ -116,3 +118,41 @@ TOPICS: tuple[Topic, ...] = (
 )
 
 BY_NAME = {topic.name: topic for topic in TOPICS}
+
+
+LIST_SECONDS = 5.0
+
+
+class WrongTopics(RuntimeError):
+    """A topic is missing or has another partition count; the message says what to do."""
+
+
+def check(list_topics: Callable[..., Any]) -> None:
+    """Raise WrongTopics where there is not the catalogue: what every process does at its start.
+
+    `list_topics` is the method of any client of confluent-kafka, whose errors pass: a Kafka that
+    is away has no wrong topics.
+    """
+    there = list_topics(timeout=LIST_SECONDS).topics.items()
+    counts = {name: len(one.partitions) for name, one in there if one.error is None}
+    if found := objections(counts):
+        raise WrongTopics(
+            f"{'; '.join(found)}: create what is missing with `python -m client.local.containers "
+            "topics`; partition counts are fixed at creation"
+        )
+
+
+def objections(counts: Mapping[str, int]) -> list[str]:
+    """Return what is wrong with the topics that are there, given their partition counts.
+
+    A process on wrong topics would put keys where nobody looks for them.
+    """
+    missing = [one.name for one in TOPICS if one.name not in counts]
+    if missing:
+        return [f"missing topics: {', '.join(missing)}"]
+    count = counts[DEVICE_EVENTS]
+    return [
+        f"topic {one.name} has {counts[one.name]} partitions, not {one.partitions(count)}"
+        for one in TOPICS
+        if counts[one.name] != one.partitions(count)
+    ]

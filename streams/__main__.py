@@ -1,13 +1,17 @@
 """`python -m streams worker`: one stream worker."""
 
 import argparse
+import contextlib
 import logging
 import sys
 from pathlib import Path
 
 import faust
 import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
+from schemas import topics
 from streams.app import Settings, create
 from streams.engine.memory import collect_rarely
 
@@ -29,6 +33,11 @@ def main(argv: list[str] | None = None) -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    try:
+        with contextlib.suppress(KafkaException):
+            topics.check(AdminClient({"bootstrap.servers": options.bootstrap}).list_topics)
+    except topics.WrongTopics as error:
+        sys.exit(f"error: {error}")
     collect_rarely()
     app = create(
         Settings(**{name: value for name, value in vars(options).items() if name != "role"})

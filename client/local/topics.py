@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from client.local.errors import LocalError
-from schemas.topics import TOPICS
+from schemas.topics import DEVICE_EVENTS, TOPICS, objections
 
 REQUEST_SECONDS = 30.0
 VISIBLE_SECONDS = 10.0
@@ -39,11 +39,12 @@ def check_topics(admin: AdminClient, partitions: int) -> None:
     while any(one.name not in there for one in TOPICS) and time.monotonic() < until:
         time.sleep(VISIBLE_POLL_SECONDS)
         there = admin.list_topics(timeout=REQUEST_SECONDS).topics
-    for one in TOPICS:
-        found = len(there[one.name].partitions) if one.name in there else 0
-        if found != one.partitions(partitions):
-            raise LocalError(
-                f"topic {one.name} has {found} partitions, expected {one.partitions(partitions)}: "
-                "partition counts are fixed at creation; start with --partitions as created, or "
-                "with another --data-dir"
-            )
+    counts = {name: len(one.partitions) for name, one in there.items()}
+    found = objections(counts)
+    if not found and counts[DEVICE_EVENTS] != partitions:
+        found = [f"topic {DEVICE_EVENTS} has {counts[DEVICE_EVENTS]} partitions, not {partitions}"]
+    if found:
+        raise LocalError(
+            f"{'; '.join(found)}: partition counts are fixed at creation; start with --partitions "
+            "as created, or with another --data-dir"
+        )

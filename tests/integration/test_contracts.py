@@ -3,8 +3,11 @@
 import asyncio
 import json
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from pki import authority
 from schemas import codec
 from schemas.envelope import Evidence, Numbering
 from schemas.events import DeviceReported
@@ -117,3 +121,22 @@ def test_the_reference_implementation_reads_what_we_write(
     back = tmp_path / "record.json"
     back.write_bytes(text)
     assert avro_tool("jsontofrag", "--schema-file", str(drawing), str(back), input=b"") == written
+
+
+@pytest.mark.parametrize("role", ["worker", "bridge", "coap", "issuer"])
+def test_no_process_starts_on_wrong_topics(broker: KafkaBroker, tmp_path: Path, role: str) -> None:
+    """On a Kafka without the catalogue each process ends at once, and says what to do."""
+    authority.create(tmp_path / "pki", now=datetime.now(UTC))
+    some = tmp_path / "some"
+    some.write_bytes(b"x" * 32)
+    commands: dict[str, list[str]] = {
+        "worker": ["streams", "worker", "--data-dir", str(tmp_path / "data")],
+        "bridge": ["bridges", "mqtt", "--secret-file", str(some)],
+        "coap": ["bridges", "coap", *(f"--{one}={some}" for one in ("cert", "key", "device-ca"))],
+        "issuer": ["pki", "issuer", "--pki", str(tmp_path / "pki")],
+    }
+    command = [sys.executable, "-m", *commands[role], "--bootstrap", broker.bootstrap]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "missing topics: device.events" in done.stderr
+    assert "python -m client.local.containers topics" in done.stderr
