@@ -51,6 +51,8 @@ bench: setup ## Measure
 	$(BIN)/python -m benchmarks.machine
 	$(BIN)/python -m benchmarks.rows
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.bridge
+	$(BIN)/python -m benchmarks.latency
 
 chaos: setup ## The large fault tests: 200 faults of processes, 300 kills of devices (an hour)
 	FLEETCERT_CHAOS=1 $(BIN)/pytest -s --show-capture=no tests/integration/test_faults.py \

@@ -26,6 +26,8 @@ from tests.helpers.wait import until
 BUILT = Path(__file__).parents[1] / "var" / "bench"
 HERE = Path(__file__).parent
 VALID_SECONDS = 86_400
+RATE_MAX = 1_000_000
+"""Of one device: the limit is on, and never reached."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -104,7 +106,14 @@ class Rig:
         user = "root" if os.geteuid() == 0 else None
         made = setup.broker_settings(self.layout, self._plugin, user)
         data = self.layout.data_dir / f"mosquitto-{time.monotonic_ns()}"
-        settings = replace(made, data_dir=data, max_queued_messages=0, saved_changes=1_000_000_000)
+        settings = replace(
+            made,
+            data_dir=data,
+            max_queued_messages=0,
+            saved_changes=1_000_000_000,
+            device_rate_max=RATE_MAX,
+            device_burst_max=RATE_MAX,
+        )
         path = config.write(settings)
         with self.process(["mosquitto", "-c", str(path)], "mosquitto") as running:
             ports = (self.layout.device_port, self.layout.service_port)
@@ -158,6 +167,7 @@ class Rig:
             "--bridge-id": name,
             "--group": f"bench-{time.monotonic_ns()}",
             "--metrics-port": metrics_port,
+            "--heartbeat-seconds": 0,  # a record of every device is counted, and no other
         }
         words = [str(word) for pair in options.items() for word in pair]
         return [sys.executable, "-m", "bridges", "mqtt", *words]

@@ -69,7 +69,7 @@ def _mqtt_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bridge-id", default=f"bridge-{os.getpid()}")
     parser.add_argument("--session-timeout-seconds", type=float, default=6.0)
     parser.add_argument("--keep-alive-seconds", type=int, default=KEEP_ALIVE_SECONDS)
-    parser.add_argument("--heartbeat-seconds", type=float, default=10.0)
+    parser.add_argument("--heartbeat-seconds", type=float, default=10.0, help="0: none")
     parser.add_argument(
         "--waiting-mebibytes", type=int, default=32, help="for Kafka, before no more is taken"
     )

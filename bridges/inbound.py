@@ -5,7 +5,7 @@ cannot be understood is Refused with a Reason, and its door keeps the bytes in a
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import cbor2
 import msgspec
@@ -59,11 +59,14 @@ class Refused(ValueError):
         self.reason, self.detail, self.numbering = reason, detail, numbering
 
 
+Number = Annotated[int, msgspec.Meta(ge=1, lt=NUMBER_MAX)]
+
+
 class _Numbers(msgspec.Struct):
     """The fields of a report that a bridge reads; all others are skipped, but checked."""
 
-    boot: int | None = None
-    sequence: int | None = None
+    boot: Number | None = None
+    sequence: Number | None = None
     at: Any = None
 
 
@@ -114,23 +117,25 @@ def is_name(text: str) -> bool:
     return 0 < len(text) <= NAME_CHARACTERS_MAX and "/" not in text
 
 
-def report(payload: bytes, content_type: str) -> tuple[Numbering | None, int]:
-    """Return a report's number and its device's clock, zero without one. Raises Refused.
+def report(payload: bytes, content_type: str) -> tuple[int, int, int]:
+    """Return a report's boot, sequence and device's clock, zeros without. Raises Refused.
 
     All of it is seen to be a map; what else is in it is not taken apart.
     """
     if content_type == CBOR:
         fields = mapping(payload, content_type)
-        return _numbering(fields), _said_at(fields.get("at"))
+        found = _numbering(fields)
+        boot, sequence = (found.boot, found.sequence) if found is not None else (0, 0)
+        return boot, sequence, _said_at(fields.get("at"))
     try:
         if not payload.isascii():
             payload.decode()  # text that is skipped is not looked at otherwise
-        found = _numbers.decode(payload)
+        read = _numbers.decode(payload)
     except Exception as error:  # as in mapping
         raise Refused(Reason.MALFORMED, f"not {content_type or 'JSON'}: {error}") from error
-    if found.boot is None and found.sequence is None:
-        return None, _said_at(found.at)
-    return _numbering({"boot": found.boot, "sequence": found.sequence}), _said_at(found.at)
+    if (read.boot is None) != (read.sequence is None):
+        raise Refused(Reason.MALFORMED, "boot and sequence come together")
+    return read.boot or 0, read.sequence or 0, _said_at(read.at) if read.at is not None else 0
 
 
 def _said_at(at: object) -> int:

@@ -173,7 +173,8 @@ async def run(
     settings: GroupSettings, recorder: Recorder, make: Callable[[Recorder], Bridge]
 ) -> None:
     """Run one bridge of a consumer group until SIGTERM or SIGINT, then drain."""
-    rhythm = Rhythm(settings.buckets, settings.heartbeat_seconds)
+    beats = settings.heartbeat_seconds > 0
+    rhythm = Rhythm(settings.buckets, settings.heartbeat_seconds) if beats else None
     await live(recorder, make, lambda bridge: Owner(settings, bridge, recorder), rhythm)
 
 

@@ -54,6 +54,7 @@ Lost = (ConnectError, NegativeAckError, ProtocolError, OSError)
 """What ends a session; the caller opens another."""
 
 Message = PublishPacket | PubRelPacket
+INCOMING = (PublishPacket, PubRelPacket)
 
 
 class Client(aiomqtt.Client):
@@ -254,7 +255,7 @@ class Client(aiomqtt.Client):
             raise
 
     def _dispatch(self, packet: Packet) -> None:
-        if isinstance(packet, PublishPacket | PubRelPacket):
+        if isinstance(packet, INCOMING):
             self._queue.append(packet)
             self._arrived.set()
         elif isinstance(packet, PubAckPacket) and packet.packet_id in self._in_air:

@@ -104,8 +104,8 @@ class Bucket:
                 await self._recorder.until_room()
 
     def _take(self, batch: list[Message]) -> None:
-        now = time.time_ns() // 1_000_000
-        sizes = []
+        now, sizes = time.time_ns() // 1_000_000, []
+        translate, record, on_way = self._translator.translate, self._recorder.record, self._on_way
         for packet in batch:
             if not isinstance(packet, PublishPacket):
                 continue
@@ -114,11 +114,11 @@ class Bucket:
             if not topic.startswith("bucket/"):
                 self._meter.hint("will")
                 continue
-            taken = self._translator.translate(
+            taken = translate(
                 topic, payload, packet.content_type or "", packet.user_properties, now
             )
             taken.packet_id = packet.packet_id
-            self._on_way.append(taken)
+            on_way.append(taken)
             if taken.value is None:
                 self._meter.hint(taken.hint)
                 taken.finish()
@@ -126,7 +126,7 @@ class Bucket:
                 continue
             if taken.refused is not None:
                 self._meter.refused(taken.refused.value)
-            self._recorder.record(taken.topic, taken.key, taken.value, taken.finish)
+            record(taken.topic, taken.key, taken.value, taken.finish)
         self._meter.received(sizes)
 
     async def _acknowledge(self, client: Client) -> None:
@@ -144,10 +144,9 @@ class Bucket:
                 await client.puback_all(packet_ids)
 
     def _tell(self, taken: Taken) -> None:
-        numbering = taken.numbering
         if not taken.device_id:
             return
         if taken.refused is not None:
             self._teller.refused(taken.device_id, outbound.refused(taken))
-        elif numbering is not None:
-            self._teller.recorded(taken.device_id, (numbering.boot, numbering.sequence))
+        elif taken.number is not None:
+            self._teller.recorded(taken.device_id, taken.number)

@@ -8,8 +8,14 @@ comes most, goes the short way: its numbers are read, its bytes are not taken ap
 from dataclasses import dataclass
 
 from bridges import inbound
-from bridges.inbound import PAYLOAD_BYTES_MAX, WHERE_CHARACTERS_MAX, Refused, Said
-from bridges.mqtt.broker.stamp import Sender, Stamp, Verifier
+from bridges.inbound import (
+    NAME_CHARACTERS_MAX,
+    PAYLOAD_BYTES_MAX,
+    WHERE_CHARACTERS_MAX,
+    Refused,
+    Said,
+)
+from bridges.mqtt.broker.stamp import Stamp, Verifier
 from bridges.mqtt.reported import PROTOCOL, Reports
 from schemas import codec, events
 from schemas.envelope import Evidence, Numbering, is_device_id
@@ -24,8 +30,9 @@ JSON = "application/json"
 class Taken:
     """A message and what it became: `value` under `key` for `topic`; None: a hint, not recorded.
 
-    `device_id` and `numbering` say whom to tell; `refused` is the Reason of a dead letter,
-    `counter` the number that the session gave the message, `hint` what kind of hint it was.
+    `device_id` and `number` (boot, sequence) say whom to tell of what; `refused` is the Reason of
+    a dead letter or of the broker, `counter` the number that the session gave the message, `hint`
+    what kind of hint it was.
     `packet_id` and `done` follow it on its way to Kafka.
     """
 
@@ -33,7 +40,7 @@ class Taken:
     key: bytes
     value: bytes | None
     device_id: str = ""
-    numbering: Numbering | None = None
+    number: tuple[int, int] | None = None
     refused: Reason | None = None
     counter: int = 0
     hint: str = ""
@@ -65,43 +72,51 @@ class Translator:
         stamp = self._verifier.verify(properties, own, payload)
         if stamp is None:
             return _letter(topic, payload, Refused(Reason.UNSIGNED_STAMP, "no valid stamp"))
-        sender, counter = stamp
-        client = sender.client
+        sender = stamp.sender
         try:
-            _check(topic, parts, payload, sender)
-            if parts[0] == "sessions":
-                return _session(parts[1], payload, _evidence(stamp, received_at))
-            if len(parts) == 4 and parts[2] == REPORTS and inbound.is_name(parts[3]):
-                numbering, said_at = inbound.report(payload, content_type)
+            if (
+                len(parts) == 4
+                and parts[2] == REPORTS
+                and parts[1] == sender.client
+                and parts[0] == "devices"
+                and 0 < len(parts[3]) <= NAME_CHARACTERS_MAX
+                and len(payload) <= PAYLOAD_BYTES_MAX
+            ):
+                numbers = inbound.report(payload, content_type)
                 value = self._reports.encode(
-                    sender,
-                    counter,
-                    received_at,
-                    numbering,
-                    parts[3],
-                    content_type,
-                    payload,
-                    said_at,
+                    sender, stamp.counter, received_at, numbers, parts[3], content_type, payload
                 )
-            elif parts[2:] == ["status"]:
-                return Taken("", b"", None, hint="birth")
-            else:
-                said = Said(parts[2], "/".join(parts[3:]), content_type, payload)
-                event = inbound.event(said, client, _evidence(stamp, received_at))
-                value, numbering = codec.encode(event.record), event.numbering
+                taken = Taken(DEVICE_EVENTS, sender.key, value, sender.client)
+                taken.number = numbers[:2] if numbers[1] else None
+                return taken
+            return _other(parts, payload, content_type, stamp, received_at)
         except Refused as error:
             return _letter(topic, payload, error, stamp)
-        return Taken(DEVICE_EVENTS, client.encode(), value, client, numbering, None, counter)
 
 
-def _check(topic: str, parts: list[str], payload: bytes, sender: Sender) -> None:
-    """See that a message is of a size that is taken, and on a topic of its sender's own."""
+def _other(
+    parts: list[str], payload: bytes, content_type: str, stamp: Stamp, received_at: int
+) -> Taken:
+    """Translate whatever is no report. Raises Refused."""
+    client = stamp.sender.client
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise Refused(Reason.OVERSIZE, f"{len(payload)} bytes")
+    evidence = _evidence(stamp, received_at)
     if parts[0] == "sessions" and len(parts) == 2:  # said by the plugin itself
-        return
-    if len(parts) < 3 or parts[0] != "devices" or parts[1] != sender.client:
-        raise Refused(Reason.FOREIGN_TOPIC, topic[:WHERE_CHARACTERS_MAX])
+        return _session(parts[1], payload, evidence)
+    if len(parts) < 3 or parts[0] != "devices" or parts[1] != client:
+        raise Refused(Reason.FOREIGN_TOPIC, "/".join(parts)[:WHERE_CHARACTERS_MAX])
+    if parts[2:] == ["status"]:
+        return Taken("", b"", None, hint="birth")
+    said = Said(parts[2], "/".join(parts[3:]), content_type, payload)
+    event = inbound.event(said, client, evidence)
+    taken = Taken(DEVICE_EVENTS, event.key, codec.encode(event.record), client)
+    taken.number = _number(event.numbering)
+    return taken
+
+
+def _number(numbering: Numbering | None) -> tuple[int, int] | None:
+    return None if numbering is None else (numbering.boot, numbering.sequence)
 
 
 def _evidence(stamp: Stamp, received_at: int) -> Evidence:
@@ -162,7 +177,7 @@ def _letter(topic: str, payload: bytes, error: Refused, stamp: Stamp | None = No
         kept.key,
         codec.encode(kept.record),
         client if is_device_id(client) else "",
-        error.numbering,
+        _number(error.numbering),
         error.reason,
         counter,
     )

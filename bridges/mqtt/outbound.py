@@ -62,8 +62,8 @@ def refused(taken: Taken) -> bytes:
     """
     assert taken.refused is not None
     said: dict[str, Any] = {"refused": taken.refused.value, "message": taken.counter}
-    if taken.numbering is not None:
-        said |= dataclasses.asdict(taken.numbering)
+    if taken.number is not None:
+        said["boot"], said["sequence"] = taken.number
     return json.dumps(said).encode()
 
 

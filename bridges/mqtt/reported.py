@@ -7,7 +7,6 @@ encoding is that of its specification, "Binary Encoding": lengths and numbers ar
 
 from bridges.mqtt.broker.stamp import Sender
 from schemas import codec
-from schemas.envelope import Numbering
 
 KEPT_MAX = 50_000
 """Sessions, and event types, that are remembered."""
@@ -56,20 +55,21 @@ class Reports:
         sender: Sender,
         counter: int,
         received_at: int,
-        numbering: Numbering | None,
+        numbers: tuple[int, int, int],
         event_type: str,
         content_type: str,
         payload: bytes,
-        said_at: int = 0,
     ) -> bytes:
-        """Return the bytes of the DeviceReported with these parts."""
+        """Return the bytes of the DeviceReported with these parts.
+
+        `numbers` are boot, sequence and the device's clock; zeros where it named none.
+        """
+        boot, sequence, said_at = numbers
         if received_at != self._at:
             self._at, self._at_bytes = received_at, number(received_at)
         who = self._senders.get(sender) or self._learn(sender)
         kind = self._kinds.get((event_type, content_type)) or self._type(event_type, content_type)
-        numbered = _UNNUMBERED
-        if numbering is not None:
-            numbered = _NUMBERED + number(numbering.boot) + number(numbering.sequence)
+        numbered = _NUMBERED + number(boot) + number(sequence) if sequence else _UNNUMBERED
         return b"".join(
             (
                 who,

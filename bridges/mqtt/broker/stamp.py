@@ -4,6 +4,7 @@ A message without a stamp that verifies says nothing about who sent it: a will, 
 broker without the plugin, a forgery.
 """
 
+import functools
 import hashlib
 import hmac
 import re
@@ -28,7 +29,7 @@ _BLOCK = 64
 """Bytes in a block of SHA-256 (RFC 2104)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Sender:
     """What the broker saw of a session.
 
@@ -40,6 +41,11 @@ class Sender:
     client: str
     session: str
     address: str
+
+    @functools.cached_property
+    def key(self) -> bytes:
+        """The Kafka key of its records."""
+        return self.client.encode()
 
 
 class Stamp(NamedTuple):
