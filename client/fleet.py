@@ -26,6 +26,7 @@ from schemas.decisions import Decision
 from schemas.envelope import BROADCAST_KEY, Position, is_device_id
 from schemas.events import DeviceRegistered, PolicyActivated, RotationOrdered
 from schemas.states import PARTITION_KEY, DeviceRow, PartitionRow, Policy
+from streams.core.policy import objection
 
 __all__ = ["Alert", "Fleet", "FleetError", "Found", "Timeouts"]
 
@@ -111,7 +112,12 @@ class Fleet:
         return order_id
 
     def activate(self, policy: Policy) -> None:
-        """Make every partition's machine go by this policy from now on."""
+        """Make every partition's machine go by this policy from now on.
+
+        Raises FleetError for one that the machine would refuse.
+        """
+        if wrong := objection(policy):
+            raise FleetError(f"no policy: {wrong}")
         for number in self.partitions(topics.DEVICE_EVENTS):
             row = self.partition_row(number)
             event = PolicyActivated(row.broadcast_number + 1, policy, self._actor)

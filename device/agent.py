@@ -178,6 +178,12 @@ class Agent:
         except Lost as error:
             self._failures += 1
             return f"lost: {error}"
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self._failures += 1  # nobody cancelled us: something in the session did, and is over
+            return "lost: cancelled from within"
         finally:
             self._sender = None
             self.handlers.identity = None

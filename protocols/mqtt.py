@@ -14,7 +14,6 @@ waits, while the keep-alive goes on.
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import Any
@@ -295,8 +294,11 @@ class Client(aiomqtt.Client):
 
     async def _close_inner(self) -> None:
         self._writer.close()
-        with contextlib.suppress(OSError, ssl.SSLError):
-            await self._writer.wait_closed()
+        # All who close wait for one future of the stream: cancelled in one of them, it would cancel
+        # the others, and with them whoever leaves the session.
+        closing = asyncio.ensure_future(self._writer.wait_closed())
+        closing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([closing])
         if not self._disconnected.done():
             self._disconnected.set_result(None)
         for waiting in (self._arrived, self._taken, self._acknowledged):

@@ -36,7 +36,7 @@ QUICK = Policy(
     grace_ms=2_000,
     backoff_ms=500,
     backoff_max_ms=1_000,
-    attempts_max=1_000,
+    attempts_max=100,
 )
 
 

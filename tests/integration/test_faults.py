@@ -32,7 +32,7 @@ POLICY = Policy(
     grace_ms=3_000,
     backoff_ms=1_000,
     backoff_max_ms=3_000,
-    attempts_max=1_000,
+    attempts_max=100,
 )
 
 
