@@ -24,7 +24,7 @@ from client.local import topics
 from tests.coap.client import Client, association
 from tests.coap.rig import Authorities, Identity
 from tests.coap.test_tcp import SETTINGS, Peer, event, tls
-from tests.helpers.kafka import kafka_process
+from tests.helpers.kafka import kafka_broker
 from tests.helpers.ports import free_ports
 from tests.helpers.wait import until
 
@@ -142,7 +142,7 @@ def main() -> None:
         folder, (port,) = Path(scratch), free_ports(1)
         (folder / "kafka").mkdir()
         pki = Authorities(folder)
-        with kafka_process(folder / "kafka") as kafka:
+        with kafka_broker(folder / "kafka") as kafka:
             topics.create_topics(kafka.bootstrap, 2)
             command = [sys.executable, "-m", "bridges", "coap", "--bootstrap", kafka.bootstrap]
             command += ["--port", str(port), "--cert", str(folder / "bridge.pem")]

@@ -15,7 +15,7 @@ import pytest
 from client.fleet import Fleet
 from streams.engine.failure import EXIT_FAILED
 from tests.helpers.engine import SESSION_SECONDS, WITHIN, Rig, is_stopped, rig
-from tests.helpers.kafka import KafkaProcess, kafka_process
+from tests.helpers.kafka import KafkaBroker, kafka_broker
 from tests.helpers.wait import until
 
 CHAOS = bool(os.environ.get("FLEETCERT_CHAOS"))
@@ -28,14 +28,14 @@ FEED_SECONDS = 0.1
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaProcess]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     """One Kafka for this file; it may be hurt."""
-    with kafka_process(tmp_path_factory.mktemp("kafka")) as running:
+    with kafka_broker(tmp_path_factory.mktemp("kafka")) as running:
         yield running
 
 
 @pytest.fixture
-def engine(broker: KafkaProcess, tmp_path: Path) -> Rig:
+def engine(broker: KafkaBroker, tmp_path: Path) -> Rig:
     """Empty topics of four partitions, a group of its own."""
     return rig(broker.bootstrap, tmp_path, partitions=4)
 
@@ -165,7 +165,7 @@ def test_a_worker_that_hangs_is_ended(engine: Rig) -> None:
         engine.until_applied(3)
 
 
-def test_a_worker_does_not_end_while_kafka_is_away(broker: KafkaProcess, engine: Rig) -> None:
+def test_a_worker_does_not_end_while_kafka_is_away(broker: KafkaBroker, engine: Rig) -> None:
     """Kafka is silent for longer than a stall: the same worker goes on when it is back."""
     engine.report(1, 3)
     with engine.worker(stall_seconds=STALL_SECONDS, session_timeout_seconds=30) as worker:
@@ -186,7 +186,7 @@ def test_a_worker_does_not_end_while_kafka_is_away(broker: KafkaProcess, engine:
 
 @pytest.mark.parametrize("disk", ["kept", "empty"])
 def test_work_resumes_soon_after_a_kill_with_many_rows(
-    broker: KafkaProcess, tmp_path: Path, disk: str
+    broker: KafkaBroker, tmp_path: Path, disk: str
 ) -> None:
     """On the disk it had, and by another worker on an empty one."""
     engine = rig(broker.bootstrap, tmp_path, partitions=1, devices=ROWS)
