@@ -5,11 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.kafka import engine_answers
+from tests.helpers.kafka import engine_answers, kafka_broker
 from tests.helpers.stack import RunningStack, running_stack
 
 collect_ignore = [] if engine_answers() else ["test_compose.py"]
 """Without a container engine there is nothing to compose."""
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bootstrap address of one Kafka for the whole session; nobody hurts it."""
+    with kafka_broker(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker.bootstrap
 
 
 @pytest.fixture(scope="session")
