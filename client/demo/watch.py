@@ -59,7 +59,7 @@ class Snapshot:
     @property
     def richness(self) -> int:
         """How much there is to see: the picture of the README is the richest of a run."""
-        return len(self.states) + min(6, len(self.alerts)) + 4 * bool(self.done)
+        return 3 * len(self.states) + min(3, len(self.alerts)) + 2 * bool(self.done)
 
 
 class Watch:
