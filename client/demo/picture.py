@@ -100,7 +100,9 @@ def _panel(title: str, content: RenderableType, width: int, height: int) -> Pane
 def _head(seen: Snapshot) -> Text:
     head = Text()
     head.append(" fleetcert ", "bold reverse")
-    head.append(f"  {len(seen.rows)} devices over MQTT and CoAP, TLS 1.3, each with a key of its own")
+    head.append(
+        f"  {len(seen.rows)} devices over MQTT and CoAP, TLS 1.3, each with a key of its own"
+    )
     minutes, seconds = divmod(int(seen.seconds), 60)
     head.append(f"{minutes}:{seconds:02}".rjust(COLUMNS - len(head) - 1), "dim")
     return head

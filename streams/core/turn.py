@@ -91,9 +91,13 @@ class Turn:
         self.tallies = (*self.tallies, (fleet_id, name, by))
 
     def new_id(self, kind: str) -> str:
-        """Return the next id that derives from this record: the same again in a replay."""
+        """Return the next id that derives from this record: the same again in a replay.
+
+        The log's family is part of it: both machines decide at the same partitions and offsets.
+        """
         self._ids += 1
-        return f"{kind}-{self.number}-{self.offset}-{self._ids}"
+        family = self.topic.partition(".")[0]
+        return f"{kind}-{family}-{self.number}-{self.offset}-{self._ids}"
 
     def nonce(self, purpose: str) -> bytes:
         """Return 16 bytes that derive from the last tick's random bytes and this record."""

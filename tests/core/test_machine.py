@@ -153,7 +153,7 @@ def test_an_undecodable_record_goes_to_the_dead_letters_whole() -> None:
         cause=Position("small", 7, 0),
         key=b"k",
         payload=b"garbage",
-        letter_id="x-7-0-1",
+        letter_id="x-small-7-0-1",
     )
 
 
@@ -211,7 +211,7 @@ def test_ids_and_nonces_derive_from_the_record_alone() -> None:
         return turn.new_id("a"), turn.new_id("a"), turn.nonce("purpose")
 
     assert made(3, b"r") == made(3, b"r")
-    assert made(3, b"r")[:2] == ("a-7-3-1", "a-7-3-2")
+    assert made(3, b"r")[:2] == ("a-small-7-3-1", "a-small-7-3-2")
     assert len({made(offset, random)[2] for offset in (3, 4) for random in (b"r", b"s")}) == 4
 
 
@@ -220,7 +220,7 @@ def test_a_decision_says_what_it_rests_upon() -> None:
     history = History(row=PartitionRow(now=START, core_version=4))
     (output,) = history.order(0).outputs
     assert output.record == Decision(
-        decision_id="d-7-0-1",
+        decision_id="d-small-7-0-1",
         name="RotationStarted",
         reason="ordered",
         severity="info",
