@@ -165,25 +165,6 @@ def test_a_worker_that_hangs_is_ended(engine: Rig) -> None:
         engine.until_applied(3)
 
 
-def test_a_worker_does_not_end_while_kafka_is_away(broker: KafkaBroker, engine: Rig) -> None:
-    """Kafka is silent for longer than a stall: the same worker goes on when it is back."""
-    engine.report(1, 3)
-    with engine.worker(stall_seconds=STALL_SECONDS, session_timeout_seconds=30) as worker:
-        engine.until_applied(3)
-        broker.signal(signal.SIGSTOP)
-        try:
-            until(
-                lambda: engine.log().read_text().count("watchdog.kafka_away") > 3,
-                within=WITHIN,
-                describe="it sees that Kafka is away",
-            )
-        finally:
-            broker.signal(signal.SIGCONT)
-        engine.report(4, 4)
-        engine.until_applied(4)
-        assert worker.poll() is None
-
-
 @pytest.mark.parametrize("disk", ["kept", "empty"])
 def test_work_resumes_soon_after_a_kill_with_many_rows(
     broker: KafkaBroker, tmp_path: Path, disk: str
