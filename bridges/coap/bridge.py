@@ -13,11 +13,11 @@ from typing import Any
 
 import structlog
 
-from bridges.coap.door import Door
 from bridges.coap.listeners import Listeners, Settings, TreeContext
 from bridges.coap.meter import Meter
 from bridges.coap.resources import Away, Tree
 from bridges.coap.sessions import COMMANDS_MAX, PROTOCOL, Bucket, Session, Sessions
+from bridges.door import Door
 from bridges.inbound import WHERE_CHARACTERS_MAX, Refused, Said, event, letter
 from bridges.kafka import Full, Recorder
 from schemas import codec, events

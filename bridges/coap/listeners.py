@@ -24,7 +24,8 @@ from bridges.coap.datagrams import Association, DatagramServer
 from bridges.coap.messages import BoundedMessageManager, ForgetfulMessageManager
 from bridges.coap.resources import Tree
 from bridges.coap.sessions import Session, Sessions
-from bridges.coap.tcp import TcpServer, server_context
+from bridges.coap.tcp import TcpServer
+from bridges.tls import server_context
 
 log = structlog.get_logger()
 LOGGER = "fleetcert.coap"
@@ -100,7 +101,9 @@ class Listeners:
 
     async def _open_tcp(self) -> None:
         settings, manager = self.settings, TokenManager(self.context)
-        context = server_context(settings.certificate, settings.key, settings.device_ca)
+        context = server_context(
+            settings.certificate, settings.key, settings.device_ca, protocols=("coap",)
+        )
         self.tcp = TcpServer(
             manager, context, self.sessions.admit, self.sessions.heard, self.leave, self.count
         )

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from bridges import run as life
 from bridges.coap.bridge import CoapBridge
-from bridges.coap.commands import AllCommands
 from bridges.coap.listeners import LOGGER, Settings
 from bridges.coap.meter import Meter
 from bridges.coap.tcp import narrow_buffers
+from bridges.commands import AllCommands
 from bridges.heartbeat import Rhythm
 from bridges.kafka import Recorder
 
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
         return CoapBridge(wanted, recorder, meter)
 
     def source(bridge: CoapBridge) -> AllCommands:
-        return AllCommands(options.bootstrap, bridge.deliver, bridge.caught_up)
+        return AllCommands(options.bootstrap, bridge.deliver, bridge.caught_up, "coap-bridges")
 
     logging.getLogger(LOGGER).setLevel(logging.ERROR)  # whoever sends garbage fills no log
     narrow_buffers()

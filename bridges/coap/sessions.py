@@ -11,11 +11,10 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 
-from bridges.coap.door import Door
+from bridges.door import Door, Recording, Refusals
 from pki.facts import load_certificate
 from schemas import events
 from schemas.commands import ForDevice
@@ -28,9 +27,6 @@ PER_DEVICE_MAX = 4
 """Sessions of one device: old and new certificate, each once half-open after an address change."""
 COMMANDS_MAX = 16
 """Commands that wait in one session; the oldest gives way, and comes again by the machine."""
-REFUSALS_MAX = 10_000
-REFUSAL_SECONDS = 60.0
-"""One certificate's refusals are recorded at most this often."""
 PROTOCOL = "coap"
 
 ENDED, IDLE, EVICTED, REFUSED, REPLACED, LOST = 0x00, 0x8D, 0x97, 0x98, 0x8E, 0x80
@@ -57,18 +53,11 @@ class Bucket:
         return True
 
 
-class Recording(Protocol):
-    """Where events of sessions go."""
-
-    def __call__(self, device_id: str, event: events.Keyed, /) -> None:
-        """Record an event; it need not be acknowledged."""
-
-
 @dataclass(eq=False, slots=True)
 class Session:
     """One authenticated session. `close` ends its connection, with one of the reasons above.
 
-    `valid_until` is the end of its certificate, in seconds since 1970.
+    `certificate` is the DER it was opened under, `valid_until` its end, in seconds since 1970.
     """
 
     device_id: str
@@ -76,6 +65,7 @@ class Session:
     address: str
     close: Callable[[int], None]
     valid_until: float = float("inf")
+    certificate: bytes = b""
     name: str = field(default_factory=lambda: secrets.token_hex(16))
     counter: int = 0
     seen: float = field(default_factory=time.monotonic)
@@ -103,7 +93,7 @@ class Sessions:
         self._door, self._record, self._count = door, record, count
         self._by_device: defaultdict[str, OrderedDict[Session, None]] = defaultdict(OrderedDict)
         self._by_seen: OrderedDict[Session, None] = OrderedDict()
-        self._told: OrderedDict[bytes, float] = OrderedDict()
+        self._refusals = Refusals(door, record, count)
         self.sessions_max = SESSIONS_MAX
 
     def __len__(self) -> int:
@@ -114,10 +104,9 @@ class Sessions:
         """Open a session under a certificate whose key the peer owns; None where it may not."""
         fingerprint = hashlib.sha256(der).digest()
         verdict = self._door.judge(der, fingerprint)
-        session = Session(verdict.device_id, fingerprint, address, close)
+        session = Session(verdict.device_id, fingerprint, address, close, certificate=der)
         if not verdict.accepted:
-            self._count(verdict.reason.value)
-            self._refused(session, der, verdict.reason, verdict.detail)
+            self._refusals.note(verdict, der, session.evidence(_now()))
             return None
         session.valid_until = load_certificate(der).not_valid_after_utc.timestamp()
         own = self._by_device[session.device_id]
@@ -184,21 +173,6 @@ class Sessions:
     def _end(self, session: Session, code: int) -> None:
         self.leave(session, code)
         session.close(code)
-
-    def _refused(self, session: Session, der: bytes, reason: Reason, detail: str) -> None:
-        """Tell the history of a refusal, where the name in the certificate is to be believed."""
-        last = self._told.get(session.fingerprint, float("-inf"))
-        if not session.device_id or time.monotonic() - last < REFUSAL_SECONDS:
-            return
-        if not self._door.is_ours(der):
-            return
-        self._told[session.fingerprint] = time.monotonic()
-        self._told.move_to_end(session.fingerprint)
-        if len(self._told) > REFUSALS_MAX:
-            self._told.popitem(last=False)
-        evidence = session.evidence(_now())
-        refused = events.SessionRefused(session.device_id, evidence, reason.value, detail)
-        self._record(session.device_id, refused)
 
 
 def _now() -> int:

@@ -3,17 +3,22 @@
 Rules of this file: a transport proves that the peer owns the key, nothing more; the device CA, the
 revocation list and the refusals of `device.commands` decide here, for every transport alike. The
 list is read again when its file changes; one that cannot be read leaves the last one standing.
+Refusals are told to the history where the name in the certificate is to be believed.
 """
 
 import datetime
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 from cryptography import x509
 
 from pki import path, revocation
+from schemas import events
+from schemas.envelope import Evidence
 from schemas.reasons import Reason
 
 log = structlog.get_logger()
@@ -22,12 +27,29 @@ REFUSED_MAX = 1_000_000
 LIST_SECONDS = 1.0
 """How often the revocation list's file is looked at."""
 FOREVER = datetime.timedelta(days=36_500)
+REFUSALS_MAX = 10_000
+REFUSAL_SECONDS = 60.0
+"""One certificate's refusals are recorded at most this often."""
+
+
+class Recording(Protocol):
+    """Where events of sessions go."""
+
+    def __call__(self, device_id: str, event: events.Keyed, /) -> None:
+        """Record an event; it need not be acknowledged."""
 
 
 class Door:
     """Judges certificates; holds what may change while the process runs."""
 
-    def __init__(self, device_ca: Path, revocation_list: Path | None = None) -> None:
+    def __init__(
+        self,
+        device_ca: Path,
+        revocation_list: Path | None = None,
+        grace: datetime.timedelta = path.NO_GRACE,
+    ) -> None:
+        """Read the device CA; `grace` is for how long after its end a certificate is let in."""
+        self._grace = grace
         self._anchors = x509.load_pem_x509_certificates(device_ca.read_bytes())
         self._list, self._stamp, self._looked_at = revocation_list, (0, 0), float("-inf")
         self._serials: frozenset[int] = frozenset()
@@ -37,7 +59,7 @@ class Door:
         """Return what becomes of a session under this certificate."""
         self._reread()
         now = datetime.datetime.now(datetime.UTC)
-        verdict = path.validate_device(der, self._anchors, now, self._serials)
+        verdict = path.validate_device(der, self._anchors, now, self._serials, self._grace)
         if verdict.accepted and fingerprint in self._refused:
             why = "the certificate was replaced"
             return path.Verdict(Reason.CERTIFICATE_RETIRED, why, verdict.device_id)
@@ -79,3 +101,29 @@ class Door:
             except revocation.MalformedList as error:
                 last = error
         raise last
+
+
+class Refusals:
+    """Counts what a door refuses, and tells the history of it, seldom."""
+
+    def __init__(self, door: Door, record: Recording, count: Callable[[str], None]) -> None:
+        self._door, self._record, self._count = door, record, count
+        self._told: OrderedDict[bytes, float] = OrderedDict()
+
+    def note(self, verdict: path.Verdict, der: bytes, evidence: Evidence) -> None:
+        """A certificate was refused."""
+        self._count(verdict.reason.value)
+        fingerprint = evidence.certificate_sha256
+        last = self._told.get(fingerprint, float("-inf"))
+        if not verdict.device_id or time.monotonic() - last < REFUSAL_SECONDS:
+            return
+        if not self._door.is_ours(der):
+            return
+        self._told[fingerprint] = time.monotonic()
+        self._told.move_to_end(fingerprint)
+        if len(self._told) > REFUSALS_MAX:
+            self._told.popitem(last=False)
+        refused = events.SessionRefused(
+            verdict.device_id, evidence, verdict.reason.value, verdict.detail
+        )
+        self._record(verdict.device_id, refused)

@@ -1,4 +1,4 @@
-"""Every command, for every CoAP process: read from the beginning, without a group.
+"""Every command, for a door that holds sessions itself: read from the beginning, without a group.
 
 Rules of this file: a process delivers to its own sessions and knows all refusals, so it reads all
 of `device.commands` whenever it starts; nothing is committed. Commands of before are for nobody:
@@ -39,13 +39,14 @@ class AllCommands:
         bootstrap: str,
         deliver: Callable[[Command], Awaitable[None]],
         caught_up: asyncio.Event,
+        name: str,
     ) -> None:
         self._deliver, self._caught_up = deliver, caught_up
         self._behind: set[int] = set()
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
-                "group.id": "coap-bridges",  # the client demands a name; nothing is committed
+                "group.id": name,  # the client demands one; nothing is committed
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
