@@ -176,6 +176,7 @@ _LINES: dict[type, Callable[[Any], str]] = {
     commands.InstallCertificate: _command,
     commands.DropCertificate: lambda one: f"{fingerprint(one.fingerprint)}, {one.command_id}",
     commands.RefuseCertificate: lambda one: f"{fingerprint(one.fingerprint)}, {one.command_id}",
+    commands.RefuseRenewal: lambda one: f"{one.reason}, {one.command_id}",
     commands.SignCertificate: lambda one: f"{one.request_id} for {one.device_id}",
     commands.RevokeCertificate: lambda one: f"{fingerprint(one.fingerprint)}: {one.reason}",
     decisions.Decision: _decided,

@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     service.add_argument("--name", required=True)
     service.add_argument("--san", action="append", default=[], help="DNS name or IP address")
     service.add_argument("--days", type=int, default=authority.SERVICE_DAYS)
+    service.add_argument(
+        "--registration", action="store_true", help="for a door of EST: it may vouch for devices"
+    )
     service.add_argument("--out", type=Path, required=True, help="folder for NAME.pem, NAME.key")
     run = commands.add_parser("issuer", help="answer certificate requests until SIGTERM")
     _issuer_options(run)
@@ -115,7 +118,12 @@ def _service(options: argparse.Namespace) -> None:
     service_ca = authority.load_service(options.pki, _passphrase(options))
     now = datetime.datetime.now(datetime.UTC)
     certificate, key = authority.issue_service(
-        service_ca, options.name, options.san, now=now, days=options.days
+        service_ca,
+        options.name,
+        options.san,
+        now=now,
+        days=options.days,
+        registration=options.registration,
     )
     private.directory(options.out)
     private.write(options.out / f"{options.name}.key", key)
@@ -127,7 +135,11 @@ def _issuer(options: argparse.Namespace) -> None:
     with contextlib.suppress(KafkaException):
         topics.check(AdminClient({"bootstrap.servers": options.bootstrap}).list_topics)
     loaded = authority.load(options.pki, _passphrase(options))
-    policy = issuer.Policy(lifetime=options.lifetime_days * DAY, grace=options.grace_days * DAY)
+    policy = issuer.Policy(
+        lifetime=options.lifetime_days * DAY,
+        grace=options.grace_days * DAY,
+        door_anchors=(loaded.service.certificate,),
+    )
     registry = CollectorRegistry()
     meter = PrometheusMeter(registry)
     if options.metrics_port:

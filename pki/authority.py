@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pki import private
+from pki.path import REGISTRATION_AUTHORITY
 
 ROOT_LIFETIME = datetime.timedelta(days=7305)
 CA_LIFETIME = datetime.timedelta(days=3652)
@@ -150,10 +151,12 @@ def issue_service(
     days: int = SERVICE_DAYS,
     client: bool = True,
     server: bool = True,
+    registration: bool = False,
 ) -> tuple[bytes, bytes]:
     """Return a new service certificate and its key, both PEM; the key is not encrypted.
 
-    `sans` are DNS names and IP addresses; without any, `name` is the DNS name. Raises ValueError
+    `sans` are DNS names and IP addresses; without any, `name` is the DNS name. `registration`
+    marks a door whose word about a device's session the issuer takes (EST). Raises ValueError
     where neither client nor server is asked for. RFC 5280 sections 4.2.1.3, .6 and .12.
     """
     usages = [
@@ -161,10 +164,11 @@ def issue_service(
         for wanted, usage in (
             (server, ExtendedKeyUsageOID.SERVER_AUTH),
             (client, ExtendedKeyUsageOID.CLIENT_AUTH),
+            (registration, REGISTRATION_AUTHORITY),
         )
         if wanted
     ]
-    if not usages:
+    if not client and not server:
         raise ValueError("a service certificate is for a client, a server or both")
     ca = authority.service if isinstance(authority, Authority) else authority
     key = ec.generate_private_key(ec.SECP256R1())

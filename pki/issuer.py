@@ -26,7 +26,8 @@ class Policy:
 
     `grace` is for how long after its end the current certificate may still ask; `backdate_max`
     how far notBefore may lie before the request; `lag_max` and `lead_max` how far the machine's
-    time may lie behind and before the broker's.
+    time may lie behind and before the broker's. `door_anchors` are the CAs whose registration
+    authorities (doors of EST) may vouch for a device: without any, none may.
     """
 
     lifetime: datetime.timedelta = 90 * DAY
@@ -34,6 +35,7 @@ class Policy:
     backdate_max: datetime.timedelta = datetime.timedelta(hours=1)
     lag_max: datetime.timedelta = DAY
     lead_max: datetime.timedelta = datetime.timedelta(minutes=5)
+    door_anchors: tuple[x509.Certificate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,7 @@ def judge(
     if late is not None:
         return late
     try:
-        examined = requests.examine(
-            request.signed_request, hashlib.sha256(request.current_certificate).digest()
-        )
+        examined = _examined(request, policy)
     except requests.MalformedRequest as error:
         return Refusal(Reason.MALFORMED, str(error))
     refusal = _request(request, examined) or _current(request, ca, policy, revoked)
@@ -72,6 +72,19 @@ def judge(
     if current.spki_sha256 == examined.spki_sha256:
         return Refusal(Reason.KEY_REUSED, "the new key is the current one")
     return _sign(request, ca, policy)
+
+
+def _examined(request: SignCertificate, policy: Policy) -> requests.Examined:
+    """Return the verdicts on the signed request, by the device's own word or a door's."""
+    fingerprint = hashlib.sha256(request.current_certificate).digest()
+    if not requests.is_vouched(request.signed_request):
+        return requests.examine(request.signed_request, fingerprint)
+    at = facts.instant(request.requested_at)
+    return requests.examine_vouched(
+        request.signed_request,
+        fingerprint,
+        lambda door: path.is_registration_authority(door, policy.door_anchors, at),
+    )
 
 
 def _instants(request: SignCertificate, policy: Policy, at: int) -> Refusal | None:
@@ -103,7 +116,7 @@ def _request(request: SignCertificate, examined: requests.Examined) -> Refusal |
         (
             examined.request_signature_valid,
             Reason.WRONG_SIGNATURE,
-            "the current certificate's key did not sign the request",
+            "neither the current certificate's key nor a door of ours signed the request",
         ),
         (
             examined.csr_signature_valid,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -21,6 +22,8 @@ from schemas.reasons import Reason
 T = TypeVar("T", bound=x509.ExtensionType)
 Objection = tuple[Reason, str] | None
 
+REGISTRATION_AUTHORITY = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
+"""id-kp-cmcRA: RFC 6402 section 2.10; RFC 7030 section 3.6.1 knows EST servers by it."""
 NO_GRACE = datetime.timedelta(0)
 
 
@@ -72,6 +75,35 @@ def validate_device(
         if objection is not None:
             return Verdict(*objection, named)
     return Verdict(Reason.NONE, "", named)
+
+
+def is_registration_authority(
+    leaf: x509.Certificate, anchors: Sequence[x509.Certificate], now: datetime.datetime
+) -> bool:
+    """Tell whether this is a door whose word about a device's session is taken (EST).
+
+    Issued directly by an anchor (the service CA), valid now, for signatures, no CA, and marked
+    as a registration authority: id-kp-cmcRA of RFC 6402 section 2.10.
+    """
+    usage, extended = _extension(leaf, x509.KeyUsage), _extension(leaf, x509.ExtendedKeyUsage)
+    constraints = _extension(leaf, x509.BasicConstraints)
+    if usage is None or not usage.digital_signature or usage.key_cert_sign:
+        return False
+    if extended is None or REGISTRATION_AUTHORITY not in extended:
+        return False
+    if constraints is not None and constraints.ca:
+        return False
+    if not leaf.not_valid_before_utc <= now <= leaf.not_valid_after_utc:
+        return False
+    return any(_covers(one, now) and _issued_by(leaf, one) for one in anchors)
+
+
+def _issued_by(leaf: x509.Certificate, anchor: x509.Certificate) -> bool:
+    try:
+        leaf.verify_directly_issued_by(anchor)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _key(leaf: x509.Certificate) -> Objection:

@@ -4,11 +4,16 @@
       protected  {1: alg, 33: x5chain = the current certificate in DER (RFC 9360)}
       payload    CBOR {1: PKCS #10 in DER (RFC 2986), 2: nonce}
 
+A door of EST (RFC 7030) takes a CSR over a session that the current key has proven, and vouches for
+it: signed by the door's key, x5chain = the door's certificate, and the payload has a third label,
+the current certificate in DER. Whoever reads one says whose word it takes.
+
 Rules of this file: the device makes, doors and the issuer examine; `examine` judges signatures and
 keys, never whether the request is wanted; bytes that are no request raise MalformedRequest only.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cbor2
@@ -25,8 +30,8 @@ from schemas.envelope import URN_PREFIX, is_device_id
 NONCE_BYTES_MAX = 64
 """The longest nonce read, in bytes."""
 
-CSR, NONCE = 1, 2
-"""The labels of the payload."""
+CSR, NONCE, CURRENT = 1, 2, 3
+"""The labels of the payload; the third one where a door vouches."""
 
 VERIFIER = f"pki.requests/1 cryptography/{cryptography.__version__}"
 """Who judged: recorded with the verdicts in SigningRequested."""
@@ -85,6 +90,14 @@ def make_signing_request(
     return cose.sign(payload, current_certificate_der, current_key)
 
 
+def vouch(
+    csr: bytes, nonce: bytes, current_certificate: bytes, leaf: bytes, key: PrivateKeyTypes
+) -> bytes:
+    """Return a door's word that who asks owns the key of `current_certificate` (all DER)."""
+    payload = cbor2.dumps({CSR: csr, NONCE: nonce, CURRENT: current_certificate})
+    return cose.sign(payload, leaf, key)
+
+
 def examine(signed: bytes, session_fingerprint: bytes | None) -> Examined:
     """Return the verdicts on a signing request.
 
@@ -94,15 +107,52 @@ def examine(signed: bytes, session_fingerprint: bytes | None) -> Examined:
     """
     try:
         message = cose.parse(signed)
-        nonce, der = _payload(message.payload)
-        current = facts.load_certificate(message.chain[0])
+        content = _payload(message.payload, {CSR, NONCE})
+    except cose.Malformed as error:
+        raise MalformedRequest(str(error)) from error
+    mine = session_fingerprint in (None, hashlib.sha256(message.chain[0]).digest())
+    return _examined(message, content, message.chain[0], mine)
+
+
+def examine_vouched(
+    signed: bytes, session_fingerprint: bytes, trusted: Callable[[x509.Certificate], bool]
+) -> Examined:
+    """Return the verdicts on a request that a door vouches for.
+
+    `trusted` tells whether the word of this certificate's owner is taken. Raises MalformedRequest,
+    and nothing else.
+    """
+    try:
+        message = cose.parse(signed)
+        content = _payload(message.payload, {CSR, NONCE, CURRENT})
+        door = facts.load_certificate(message.chain[0])
     except (cose.Malformed, facts.MalformedCertificate) as error:
         raise MalformedRequest(str(error)) from error
+    mine = hashlib.sha256(content[CURRENT]).digest() == session_fingerprint
+    return _examined(message, content, content[CURRENT], mine and trusted(door))
+
+
+def is_vouched(signed: bytes) -> bool:
+    """Tell whether a door vouches for the request: by its labels alone."""
+    try:
+        content = cose.decode(cose.parse(signed).payload)
+    except cose.Malformed:
+        return False
+    return cose.is_map(content) and CURRENT in content
+
+
+def _examined(
+    message: cose.Sign1, content: dict[int, bytes], current: bytes, believed: bool
+) -> Examined:
+    """Return the verdicts; the signature counts where the one who signed is to be believed."""
+    der = content[CSR]
     csr, key = _csr(der)
-    current_key = current.public_key()
-    mine = session_fingerprint in (None, hashlib.sha256(message.chain[0]).digest())
+    try:
+        signer = facts.load_certificate(message.chain[0]).public_key()
+    except facts.MalformedCertificate as error:
+        raise MalformedRequest(str(error)) from error
     return Examined(
-        nonce=nonce,
+        nonce=content[NONCE],
         csr=der,
         subject=facts.device_id(csr.subject, csr.extensions),
         key=keys.name(key),
@@ -110,22 +160,22 @@ def examine(signed: bytes, session_fingerprint: bytes | None) -> Examined:
         key_accepted=keys.accepted(key),
         csr_signature_valid=_csr_signature_valid(csr, key),
         request_signature_valid=(
-            mine and keys.accepted(current_key) and cose.verify(message, current_key)
+            believed and keys.accepted(signer) and cose.verify(message, signer)
         ),
-        current_certificate=message.chain[0],
+        current_certificate=current,
     )
 
 
-def _payload(payload: bytes) -> tuple[bytes, bytes]:
+def _payload(payload: bytes, labels: set[int]) -> dict[int, bytes]:
     content = cose.decode(payload)
-    if not cose.is_map(content) or set(content) != {CSR, NONCE}:
+    if not cose.is_map(content) or set(content) != labels:
         raise cose.Malformed("the payload must be a map of CSR (1) and nonce (2)")
-    nonce, csr = content[NONCE], content[CSR]
-    if not isinstance(nonce, bytes) or not isinstance(csr, bytes):
+    if not all(isinstance(one, bytes) for one in content.values()):
         raise cose.Malformed("a CSR or nonce that is no byte string")
-    if len(nonce) > NONCE_BYTES_MAX:
-        raise cose.Malformed(f"a nonce of {len(nonce)} bytes, the limit is {NONCE_BYTES_MAX}")
-    return nonce, csr
+    if len(content[NONCE]) > NONCE_BYTES_MAX:
+        size = len(content[NONCE])
+        raise cose.Malformed(f"a nonce of {size} bytes, the limit is {NONCE_BYTES_MAX}")
+    return dict(content)
 
 
 def _csr(der: bytes) -> tuple[x509.CertificateSigningRequest, PublicKeyTypes]:

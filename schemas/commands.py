@@ -77,8 +77,27 @@ class RefuseCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class RefuseRenewal:
+    """For doors: whoever waits for a certificate on this key gets none. `reason` is a Reason's.
+
+    A renewal that succeeds is told by InstallCertificate. Never expires: nobody waits for long.
+    """
+
+    command_id: str
+    device_id: str
+    counter: int
+    issued_at: int
+    spki_sha256: bytes
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class SignCertificate:
-    """For the issuer: the accepted request, with all it needs to check everything again."""
+    """For the issuer: the accepted request, with all it needs to check everything again.
+
+    `signed_request` is signed by the current certificate's key, or by a door that vouches for it.
+    """
 
     request_id: str
     device_id: str
@@ -104,6 +123,6 @@ class RevokeCertificate:
 
 
 ForDevice = RotateCertificate | InstallCertificate | DropCertificate | InstallUpdate
-ForDoor = RefuseCertificate
+ForDoor = RefuseCertificate | RefuseRenewal
 ForIssuer = SignCertificate | RevokeCertificate
 Command = ForDevice | ForDoor

@@ -13,6 +13,9 @@ DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 BROADCAST_KEY = b"@broadcast"
 """The Kafka key of records meant for a whole partition. No device id can begin with `@`."""
 
+RENEWAL = "est"
+"""The protocol of a door that renews certificates and holds no sessions: no device lives there."""
+
 URN_PREFIX = "urn:fleetcert:device:"
 """The SAN URI of a device certificate is this prefix and the device id."""
 

@@ -97,7 +97,8 @@ class SigningRequested:
     """A reply to RotateCertificate: a CSR, signed by the current key, and the verdicts on it.
 
     `signed_request` is the COSE_Sign1 (RFC 9052) whole, `csr` the PKCS #10 within (RFC 2986).
-    `subject` is the device id that the CSR names, `key` its algorithm and size.
+    `subject` is the device id that the CSR names, `key` its algorithm and size. An empty
+    `command_id`: the device asked by itself (EST), and the door that it asked has signed.
     """
 
     device_id: str

@@ -8,6 +8,7 @@ class Reason(StrEnum):
 
     NONE = "none"
     ORDERED = "ordered"
+    DEVICE_ASKED = "device-asked"
     NEAR_EXPIRY = "near-expiry"
     EXPIRED = "expired"
     REGISTERED = "registered"
@@ -33,6 +34,8 @@ class Reason(StrEnum):
     WEAK_KEY = "weak-key"
     KEY_REUSED = "key-reused"
     NO_ROTATION = "no-rotation"
+    RENEWAL_IN_WORK = "renewal-in-work"
+    RENEWED_OFTEN = "renewed-often"
     ISSUER_REFUSED = "issuer-refused"
     ISSUER_AWAY = "issuer-away"
     DEVICE_AWAY = "device-away"
@@ -90,6 +93,7 @@ class Reason(StrEnum):
 SENTENCES: dict[Reason, str] = {
     Reason.NONE: "Nothing was refused.",
     Reason.ORDERED: "An operator asked for it.",
+    Reason.DEVICE_ASKED: "The device asked for its next certificate by itself.",
     Reason.NEAR_EXPIRY: "The certificate reached daysBeforeExpiry or two thirds of its lifetime.",
     Reason.EXPIRED: "The instant lies after the end of validity.",
     Reason.REGISTERED: "An operator registered the device with this certificate.",
@@ -115,6 +119,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.WEAK_KEY: "The key is not P-256, P-384, Ed25519 or RSA of 2048 bits and more.",
     Reason.KEY_REUSED: "The request carries a key that the device already used.",
     Reason.NO_ROTATION: "No rotation of the device waits for this.",
+    Reason.RENEWAL_IN_WORK: "Another rotation of the device is on its way; ask again later.",
+    Reason.RENEWED_OFTEN: "The device was given several certificates within the hour.",
     Reason.ISSUER_REFUSED: "The issuer refused to sign.",
     Reason.ISSUER_AWAY: "The issuer did not answer in time.",
     Reason.DEVICE_AWAY: "The device did not answer the command in time.",

@@ -21,7 +21,7 @@ from bridges.door import Door
 from bridges.inbound import WHERE_CHARACTERS_MAX, Refused, Said, event, letter
 from bridges.kafka import Full, Recorder
 from schemas import codec, events
-from schemas.commands import Command, RefuseCertificate
+from schemas.commands import Command, RefuseCertificate, RefuseRenewal
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS
 
 log = structlog.get_logger()
@@ -89,6 +89,8 @@ class CoapBridge:
 
     async def deliver(self, command: Command) -> None:
         """Put a command into the sessions of its device here, and wake who observes."""
+        if isinstance(command, RefuseRenewal):
+            return
         if isinstance(command, RefuseCertificate):
             closed = self.sessions.refuse(command.fingerprint)
             if closed:

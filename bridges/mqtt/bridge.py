@@ -20,7 +20,7 @@ from bridges.mqtt.inbound import Translator
 from bridges.mqtt.reported import PROTOCOL
 from bridges.mqtt.told import Teller
 from protocols.mqtt import AT_LEAST_ONCE, Client, Lost, until_first
-from schemas.commands import Command
+from schemas.commands import Command, ForDevice
 
 log = structlog.get_logger()
 
@@ -89,7 +89,8 @@ class MqttBridge:
         while True:
             messages = outbound.messages(command, time.time_ns() // 1_000_000)
             if not messages:
-                self._meter.refused("expired")
+                if isinstance(command, ForDevice):
+                    self._meter.refused("expired")
                 return
             await self._down_ready.wait()
             client = self._down

@@ -13,7 +13,7 @@ from typing import Any
 import cbor2
 
 from bridges.mqtt.inbound import Taken
-from schemas.commands import Command, RefuseCertificate
+from schemas.commands import Command, RefuseCertificate, RefuseRenewal
 
 CONTROL = "$CONTROL/fleetcert/v1"
 JSON, CBOR = "application/json", "application/cbor"
@@ -32,10 +32,12 @@ class Message:
 
 
 def messages(command: Command, now: int) -> list[Message]:
-    """Return what to publish for a command at `now` (ms): nothing where it has expired."""
+    """Return what to publish for a command at `now` (ms), nothing where it has expired."""
     if isinstance(command, RefuseCertificate):
         body = {"id": command.command_id, "refuse": {"certificate": command.fingerprint.hex()}}
         return [Message(CONTROL, json.dumps(body).encode(), JSON, None)]
+    if isinstance(command, RefuseRenewal):
+        return []  # nobody renews at this door
     if command.expires_at <= now:
         return []
     fields = {one.name: getattr(command, one.name) for one in dataclasses.fields(command)}

@@ -12,6 +12,8 @@ from client.local.layout import HOST, Layout
 from pki import authority, files
 
 SERVICE_DAYS = 365
+REGISTRATION = ("coap", "est")
+"""The doors that speak EST, and vouch for the devices that renew there."""
 
 
 def tools(layout: Layout) -> tuple[Path, Path]:
@@ -32,7 +34,7 @@ def identities(layout: Layout, names: tuple[str, ...] = ("localhost", HOST)) -> 
         authority.create(layout.pki_dir, now=now)
     service_ca = authority.load_service(layout.pki_dir)
     layout.services_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name, server in (("broker", True), ("bridge", False), ("coap", True)):
+    for name, server in (("broker", True), ("bridge", False), ("coap", True), ("est", True)):
         if (layout.services_dir / f"{name}.pem").exists():
             continue
         certificate, key = authority.issue_service(
@@ -43,6 +45,7 @@ def identities(layout: Layout, names: tuple[str, ...] = ("localhost", HOST)) -> 
             days=SERVICE_DAYS,
             server=server,
             client=not server,
+            registration=name in REGISTRATION,
         )
         files.write(layout.services_dir / f"{name}.key", key, files.PRIVATE)
         files.write(layout.services_dir / f"{name}.pem", certificate)

@@ -26,7 +26,7 @@ from schemas.states import (
     Window,
 )
 from schemas.topics import DEVICE_EVENTS
-from streams.core import anomaly, belonging, certificate, presence, rotation, tally
+from streams.core import anomaly, belonging, certificate, presence, renewal, rotation, tally
 from streams.core.machine import Machine
 from streams.core.turn import Turn
 
@@ -133,6 +133,7 @@ def _first(turn: Turn, event: events.Keyed) -> DeviceRow | None:
             severity=Severity.WARNING,
             values={"what": type(event).__name__},
         )
+        renewal.turned_away(turn, event, Reason.UNKNOWN_DEVICE)
         return None
     turn.decide(
         DecisionName.DEVICE_ACCEPTED,
@@ -221,9 +222,11 @@ def _said(turn: Turn, row: DeviceRow, event: Said) -> None:
     known = certificate.find(row, evidence.certificate_sha256)
     if known is None or known.status == certificate.RETIRED:
         _misused(turn, row, evidence, type(event).__name__)
+        renewal.turned_away(turn, event, Reason.FINGERPRINT_UNKNOWN)
         return
     if known.status == certificate.UNDER_RETIRED:
         _under_retired(turn, row, event)
+        renewal.turned_away(turn, event, Reason.CERTIFICATE_RETIRED)
         return
     if known.status == certificate.CANDIDATE:
         rotation.prove(turn, row, known)
@@ -240,6 +243,8 @@ def _said(turn: Turn, row: DeviceRow, event: Said) -> None:
     elif isinstance(event, events.CommandAnswered):
         rotation.answered(turn, row, event)
         belonging.answered(turn, row, event)
+    elif renewal.is_one(event):
+        renewal.asked(turn, row, event)
     else:
         rotation.requested(turn, row, event)
 

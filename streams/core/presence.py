@@ -5,7 +5,7 @@ nothing. Numbers: devices with our library number their events (boot, sequence);
 by the counter of their session. The rows here are the step's own copies, and change in place.
 """
 
-from schemas.envelope import Evidence, Numbering
+from schemas.envelope import RENEWAL, Evidence, Numbering
 from schemas.events import SessionClosed
 from schemas.records import changed
 from schemas.states import DeviceRow, RefusedSession, Window
@@ -41,9 +41,12 @@ def closed(row: DeviceRow, event: SessionClosed) -> None:
 
 
 def seen(turn: Turn, row: DeviceRow, evidence: Evidence) -> None:
-    """Something was heard of the device, through the door of that protocol."""
+    """Something was heard of the device, through the door of that protocol.
+
+    A device may renew its certificate at another door than the one it lives behind.
+    """
     row.last_seen_at = turn.now or row.last_seen_at
-    if row.door != evidence.protocol:
+    if row.door != evidence.protocol and evidence.protocol != RENEWAL:
         row.door = evidence.protocol
 
 

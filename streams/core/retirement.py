@@ -1,4 +1,4 @@
-"""The end of a certificate: what a door, the issuer and the device are told of it.
+"""The end of a certificate, or of a wish for one: what door, issuer and device are told of it.
 
 Within its grace a certificate is under-retired: what its sessions had sent before still arrives.
 """
@@ -60,3 +60,14 @@ def retire(turn: Turn, row: DeviceRow, old: HeldCertificate, until: int) -> None
     )
     row.command_counter = counter + 1
     certificate.put(row, changed(old, status=certificate.UNDER_RETIRED, grace_until_at=until))
+
+
+def turn_away(turn: Turn, device_id: str, spki: bytes, reason: Reason, detail: str = "") -> None:
+    """Tell the door that waits for a certificate on this key that there is none."""
+    turn.send(
+        DEVICE_COMMANDS,
+        device_id.encode(),
+        commands.RefuseRenewal(
+            turn.new_id("no-renewal"), device_id, 0, turn.now, spki, reason.value, detail
+        ),
+    )

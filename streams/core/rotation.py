@@ -4,7 +4,8 @@
                      ↘ failed(reason) → retry with derived backoff → abandoned (alert)
 
 Every state but idle and abandoned has a deadline. An event under any candidate proves that
-candidate, whatever the saga's state: a device that has switched is never locked out.
+candidate, whatever the saga's state: a device that has switched is never locked out. What a device
+asks for by itself (renewal.py) enters at csr-received, is attempt 0, and falls back to idle.
 `MOVES` is the table that the docs' diagram is drawn from; `_enter` allows no other move.
 """
 
@@ -44,6 +45,8 @@ JOURNEY_MAX = 16
 ORDERS_KEPT_MAX = 8
 """Orders that a row remembers, to know a late copy."""
 ORDER_ID_CHARACTERS_MAX = 64
+UNASKED = 0
+"""The attempt of a renewal that the device began by itself: no further one follows it."""
 NOT_BEFORE_LEEWAY_MS = 300_000
 """How far a certificate's notBefore lies in the past, for devices whose clock is slow."""
 
@@ -58,14 +61,14 @@ NAMES: dict[type[Rotation], str] = {
     Abandoned: "abandoned",
 }
 MOVES: dict[str, frozenset[str]] = {
-    "idle": frozenset({"requested", "proven"}),
+    "idle": frozenset({"requested", "csr-received", "proven"}),
     "requested": frozenset({"csr-received", "failed", "abandoned", "proven"}),
-    "csr-received": frozenset({"issued", "failed", "abandoned", "proven"}),
-    "issued": frozenset({"delivered", "failed", "abandoned", "proven"}),
-    "delivered": frozenset({"failed", "abandoned", "proven"}),
+    "csr-received": frozenset({"issued", "failed", "abandoned", "proven", "idle"}),
+    "issued": frozenset({"delivered", "failed", "abandoned", "proven", "idle", "csr-received"}),
+    "delivered": frozenset({"failed", "abandoned", "proven", "idle", "csr-received"}),
     "proven": frozenset({"idle", "proven"}),
-    "failed": frozenset({"requested", "proven"}),
-    "abandoned": frozenset({"requested", "proven"}),
+    "failed": frozenset({"requested", "csr-received", "proven"}),
+    "abandoned": frozenset({"requested", "csr-received", "proven"}),
 }
 
 
@@ -116,7 +119,7 @@ def start(turn: Turn, row: DeviceRow, reason: Reason, attempt: int = 1) -> None:
         f"device:{row.device_id}",
         values={"attempt": attempt, "fingerprint": certificate.active(row).fingerprint.hex()},
     )
-    _send_pending(turn, row, asked)
+    send_pending(turn, row, asked)
 
 
 def resend(turn: Turn, row: DeviceRow) -> None:
@@ -127,7 +130,7 @@ def resend(turn: Turn, row: DeviceRow) -> None:
     """
     rotation = row.rotation
     if isinstance(rotation, Requested | Issued):
-        _send_pending(turn, row, rotation)
+        send_pending(turn, row, rotation)
     elif isinstance(rotation, Failed) and rotation.reason == Reason.DEVICE_AWAY:
         start(turn, row, Reason.DEVICE_AWAY, rotation.attempt + 1)
     elif isinstance(rotation, Abandoned) and rotation.reason == Reason.DEVICE_AWAY:
@@ -143,10 +146,17 @@ def requested(turn: Turn, row: DeviceRow, event: SigningRequested) -> None:
     if not isinstance(rotation, Requested) or rotation.command_id != event.command_id:
         refuse(turn, row, Reason.NO_ROTATION, event.command_id)
         return
-    reason = _objection(row, rotation, event)
+    reason = objection(row, rotation.nonce, event)
     if reason is not None:
         fail(turn, row, reason, rotation.attempt)
         return
+    accept(turn, row, event, rotation.attempt, Reason.NONE)
+
+
+def accept(
+    turn: Turn, row: DeviceRow, event: SigningRequested, attempt: int, reason: Reason
+) -> None:
+    """Hand a request to the issuer."""
     request_id = turn.new_id("sign")
     current = certificate.find(row, event.evidence.certificate_sha256)
     assert current is not None
@@ -171,8 +181,8 @@ def requested(turn: Turn, row: DeviceRow, event: SigningRequested) -> None:
         values={"request": request_id, "key": event.key},
     )
     deadline = turn.now + turn.policy.issue_within_ms
-    received = CsrReceived(request_id, event.spki_sha256, rotation.attempt, deadline)
-    _enter(turn, row, received, Reason.NONE)
+    received = CsrReceived(request_id, event.spki_sha256, attempt, deadline)
+    _enter(turn, row, received, reason)
 
 
 def issued(turn: Turn, row: DeviceRow, event: CertificateIssued) -> None:
@@ -198,7 +208,7 @@ def issued(turn: Turn, row: DeviceRow, event: CertificateIssued) -> None:
         values={"fingerprint": sent.fingerprint.hex(), "serial": event.certificate.serial},
     )
     _enter(turn, row, sent, Reason.NONE)
-    _send_pending(turn, row, sent)
+    send_pending(turn, row, sent)
 
 
 def refused(turn: Turn, row: DeviceRow, event: SigningRefused) -> None:
@@ -274,11 +284,18 @@ def due(turn: Turn, row: DeviceRow) -> None:
             start(turn, row, Reason(rotation.reason))
         case _:
             late = {CsrReceived: Reason.ISSUER_AWAY, Delivered: Reason.NOT_PROVEN}
-            fail(turn, row, late.get(type(rotation), Reason.DEVICE_AWAY), rotation.attempt)
+            away = Reason.NOT_PROVEN if rotation.attempt == UNASKED else Reason.DEVICE_AWAY
+            fail(turn, row, late.get(type(rotation), away), rotation.attempt)
 
 
 def fail(turn: Turn, row: DeviceRow, reason: Reason, attempt: int, detail: str = "") -> None:
-    """End the attempt; the next one comes after a back-off, until all are spent."""
+    """End the attempt; the next one comes after a back-off, until all are spent.
+
+    A door may hold the device's request open: it is told as well.
+    """
+    rotation = row.rotation
+    if isinstance(rotation, CsrReceived):
+        retirement.turn_away(turn, row.device_id, rotation.spki_sha256, reason, detail)
     spent = attempt >= turn.policy.attempts_max
     turn.decide(
         DecisionName.ROTATION_ABANDONED if spent else DecisionName.ROTATION_FAILED,
@@ -288,7 +305,9 @@ def fail(turn: Turn, row: DeviceRow, reason: Reason, attempt: int, detail: str =
         values={"attempt": attempt, "state": name(row.rotation), "detail": detail},
     )
     policy = turn.policy
-    if spent:
+    if attempt == UNASKED:
+        _enter(turn, row, Idle(), reason)
+    elif spent:
         _enter(turn, row, Abandoned(reason.value, turn.now + policy.backoff_max_ms), reason)
     else:
         wait = backoff_ms(row.device_id, attempt, policy.backoff_ms, policy.backoff_max_ms)
@@ -332,13 +351,16 @@ def _near_expiry(turn: Turn, row: DeviceRow) -> None:
     start(turn, row, Reason.NEAR_EXPIRY)
 
 
-def _objection(row: DeviceRow, rotation: Requested, event: SigningRequested) -> Reason | None:
-    """Return the first rule that the request breaks; policies in order, first violation wins."""
+def objection(row: DeviceRow, nonce: bytes | None, event: SigningRequested) -> Reason | None:
+    """Return the first rule that the request breaks; policies in order, first violation wins.
+
+    Where no command gave a nonce, None, none is compared.
+    """
     current = certificate.active(row)
     known = {one.spki_sha256 for one in row.certificates}
     checks = (
         (event.evidence.certificate_sha256 == current.fingerprint, Reason.CERTIFICATE_RETIRED),
-        (event.nonce == rotation.nonce, Reason.WRONG_NONCE),
+        (nonce in (None, event.nonce), Reason.WRONG_NONCE),
         (event.subject == row.device_id, Reason.WRONG_SUBJECT),
         (event.csr_signature_valid, Reason.WRONG_SIGNATURE),
         (event.request_signature_valid, Reason.WRONG_SIGNATURE),
@@ -348,7 +370,7 @@ def _objection(row: DeviceRow, rotation: Requested, event: SigningRequested) -> 
     return next((reason for holds, reason in checks if not holds), None)
 
 
-def _send_pending(turn: Turn, row: DeviceRow, rotation: Requested | Issued) -> None:
+def send_pending(turn: Turn, row: DeviceRow, rotation: Requested | Issued) -> None:
     """Send the command of the state; the same id each time, so that a device does it once."""
     shared = (rotation.command_id, row.device_id, row.command_counter, turn.now)
     command: commands.Command

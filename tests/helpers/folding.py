@@ -116,12 +116,25 @@ class Log:
     def requested(self, certificate: int, **changes: Any) -> list[Output]:
         """Answer RotateCertificate with a good request, but for the changes."""
         command = self.last(commands.RotateCertificate)
-        values: dict[str, Any] = {
-            "device_id": DEVICE,
-            "evidence": self.evidence(certificate),
+        values = {
             "numbering": self.numbering(),
             "command_id": command.command_id,
             "nonce": command.nonce,
+        }
+        return self.add(self.signing(certificate, **(values | changes)))
+
+    def renewed(self, certificate: int, **changes: Any) -> list[Output]:
+        """Let the device ask by itself, with a good request but for the changes."""
+        return self.add(self.signing(certificate, **changes))
+
+    def signing(self, certificate: int, **changes: Any) -> events.SigningRequested:
+        """Return a good request but for the changes: without a command, the device's own."""
+        values: dict[str, Any] = {
+            "device_id": DEVICE,
+            "evidence": self.evidence(certificate),
+            "numbering": None,
+            "command_id": "",
+            "nonce": b"door",
             "signed_request": b"cose",
             "csr": b"csr",
             "subject": DEVICE,
@@ -132,7 +145,7 @@ class Log:
             "request_signature_valid": True,
             "verifier": "tests",
         }
-        return self.add(events.SigningRequested(**(values | changes)))
+        return events.SigningRequested(**(values | changes))
 
     def issued(self, number: int) -> list[Output]:
         """Let the issuer answer the last request with certificate `number`."""

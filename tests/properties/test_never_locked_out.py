@@ -39,6 +39,12 @@ class Schedule(RuleBasedStateMachine):
         """The device says something."""
         self.world.up.append(self.device.report())
 
+    @precondition(lambda self: self.device.session)
+    @rule(new_key=st.booleans())
+    def renews(self, new_key: bool) -> None:
+        """The device asks by itself, with a new key or once more with the last one."""
+        self.world.up.append(self.device.renew(new_key=new_key))
+
     @rule()
     def crashes(self) -> None:
         """The device loses what it had not stored."""

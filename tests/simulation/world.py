@@ -98,15 +98,27 @@ class Device:
             self.device_id, self.evidence(), self.numbering(), command.command_id, "done", ""
         )
 
+    def renew(self, *, new_key: bool = True) -> events.Keyed:
+        """Ask for the next certificate by itself; without a new key, once more on the last one."""
+        self.keys += new_key
+        return self._signing("", b"door", None)
+
     def _request(self, command: commands.RotateCertificate) -> events.Keyed:
         self.keys += command.command_id not in self.heard
+        asked = self._signing(command.command_id, command.nonce, self.numbering())
+        self.heard[command.command_id] = asked
+        return asked
+
+    def _signing(
+        self, command_id: str, nonce: bytes, numbering: Numbering | None
+    ) -> events.SigningRequested:
         spki = sha256(f"{self.device_id}/{self.keys}".encode()).digest()
-        self.heard[command.command_id] = events.SigningRequested(
+        return events.SigningRequested(
             device_id=self.device_id,
             evidence=self.evidence(),
-            numbering=self.numbering(),
-            command_id=command.command_id,
-            nonce=command.nonce,
+            numbering=numbering,
+            command_id=command_id,
+            nonce=nonce,
             signed_request=b"cose",
             csr=spki,
             subject=self.device_id,
@@ -117,7 +129,6 @@ class Device:
             request_signature_valid=True,
             verifier="world",
         )
-        return self.heard[command.command_id]
 
 
 class World:
@@ -165,7 +176,7 @@ class World:
                 self.down.append(record)
             elif isinstance(record, commands.ForIssuer):
                 self.asked.append(record)
-            elif isinstance(record, commands.ForDoor):
+            elif isinstance(record, commands.RefuseCertificate):
                 self._refuse(record.fingerprint)
 
     def _refuse(self, fingerprint: bytes) -> None:
