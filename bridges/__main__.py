@@ -1,4 +1,4 @@
-"""`python -m bridges mqtt` and `python -m bridges coap`: one bridge."""
+"""`python -m bridges mqtt`, `coap` and `est`: one bridge."""
 
 import argparse
 import asyncio
@@ -15,6 +15,8 @@ from prometheus_client import start_http_server
 
 from bridges import run
 from bridges.coap import process as coap
+from bridges.est import process as est
+from bridges.est.renewals import Unmarked
 from bridges.kafka import Recorder
 from bridges.meter import Meter
 from bridges.mqtt import settings
@@ -27,6 +29,9 @@ EXAMPLES = """examples:
       --ca service-ca.pem --cert bridge.pem --key bridge.key --secret-file stamp.secret
   python -m bridges coap --bootstrap 127.0.0.1:9092 --host 0.0.0.0 \\
       --cert coap.pem --key coap.key --device-ca device-ca.pem
+  python -m bridges est --bootstrap 127.0.0.1:9092 --host 0.0.0.0 \\
+      --cert est.pem --key est.key --device-ca device-ca.pem \\
+      --ca-certificates service-ca.pem device-chain.pem
 """
 GC_THRESHOLD = 50_000
 """Records in flight are many and in no cycle: looking at them often took a tenth of the time."""
@@ -45,7 +50,10 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     constrained = protocols.add_parser("coap", help="between CoAP devices and Kafka")
     coap.add_options(constrained)
     constrained.set_defaults(work=coap.run)
-    for one in (mqtt, constrained):
+    enrolment = protocols.add_parser("est", help="renewals of certificates over HTTPS")
+    est.add_options(enrolment)
+    enrolment.set_defaults(work=est.run)
+    for one in (mqtt, constrained, enrolment):
         one.add_argument("--bootstrap", default="127.0.0.1:9092", help="Kafka's host:port")
         one.add_argument("--metrics-port", type=int, default=0, help="0: no endpoint")
         one.add_argument("--metrics-host", default="127.0.0.1", help="who may ask: this machine")
@@ -125,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
         with contextlib.suppress(KafkaException):
             topics.check(AdminClient({"bootstrap.servers": options.bootstrap}).list_topics)
         options.work(options)
-    except (topics.WrongTopics, settings.InvalidSettings) as error:
+    except (topics.WrongTopics, settings.InvalidSettings, Unmarked) as error:
         sys.exit(f"error: {error}")
 
 

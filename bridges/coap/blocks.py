@@ -164,5 +164,15 @@ def _check(request: Message) -> None:
         raise Answer(Message(code=codes.BAD_REQUEST, payload=b"the block has another size"))
 
 
+def refusal(code: codes.Code, sentence: str, max_age: int | None = None) -> Answer:
+    """Return a refusal with its sentence (RFC 7252 section 5.5.2)."""
+    message = Message(code=code, payload=sentence.encode(errors="replace")[:256])
+    if max_age is not None:
+        message.opt.max_age = max_age
+    if code == codes.REQUEST_ENTITY_TOO_LARGE:
+        message.opt.size1 = BODY_BYTES_MAX
+    return Answer(message)
+
+
 def _too_large() -> Message:
     return Message(code=codes.REQUEST_ENTITY_TOO_LARGE, size1=BODY_BYTES_MAX)

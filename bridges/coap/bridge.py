@@ -7,27 +7,29 @@ it comes again from the machine when the next one opens.
 
 import asyncio
 import contextlib
+import datetime
 import time
-from collections import deque
-from typing import Any
 
 import structlog
 
+from bridges.coap.enrolment import Enrolment
 from bridges.coap.listeners import Listeners, Settings, TreeContext
 from bridges.coap.meter import Meter
-from bridges.coap.resources import Away, Tree
-from bridges.coap.sessions import COMMANDS_MAX, PROTOCOL, Bucket, Session, Sessions
+from bridges.coap.resources import Tree
+from bridges.coap.sessions import COMMANDS_MAX, PROTOCOL, Session, Sessions
+from bridges.coap.visitors import Visitors
+from bridges.confirming import Confirmed
 from bridges.door import Door
+from bridges.est import forms
+from bridges.est.renewals import Registrar, Renewals, Unmarked
 from bridges.inbound import WHERE_CHARACTERS_MAX, Refused, Said, event, letter
 from bridges.kafka import Full, Recorder
+from bridges.rates import Bucket
 from schemas import codec, events
 from schemas.commands import Command, RefuseCertificate, RefuseRenewal
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS
 
 log = structlog.get_logger()
-WAITING_MAX = 20_000
-"""Requests of all sessions that wait for Kafka; beyond, 5.03 comes at once."""
-POLL_SECONDS = 0.002
 SWEEP_SECONDS = 1.0
 
 
@@ -41,16 +43,17 @@ class CoapBridge:
         door = Door(settings.device_ca, settings.revocation_list)
         self.sessions = Sessions(door, self._tell, meter.refused)
         self.sessions.sessions_max = settings.sessions_max
+        self._confirmed = Confirmed(recorder, settings.record_seconds)
+        self.renewals = self._renewals()
         self._tree = Tree(
             self._submit,
             self._answered,
             meter.refused,
             exponent=settings.exponent,
             rate=lambda: Bucket(settings.requests_per_second, 2 * settings.requests_per_second),
+            est=self._enrolment(),
         )
-        self._waiting = 0
-        self._patience: deque[tuple[float, asyncio.Future[None]]] = deque()
-        self._asked = asyncio.Event()
+        self.visitors = self._visitors()
         self.caught_up = asyncio.Event()
         self.listeners: Listeners | None = None
         self._open = False
@@ -69,18 +72,25 @@ class CoapBridge:
 
     async def keep_down(self) -> None:
         """Open the doors once the refusals of the past are known; look after the sessions."""
-        polling = asyncio.create_task(self._poll())
+        polling = asyncio.create_task(self._confirmed.poll())
         try:
             await self.caught_up.wait()
             context = TreeContext(self._tree)
             self.listeners = Listeners(
-                self._settings, context, self.sessions, self._leave, self._meter.refused
+                self._settings,
+                context,
+                self.sessions,
+                self._leave,
+                self._meter.refused,
+                visitors=self.visitors,
             )
             await self.listeners.open(self._tree)
             self._open = True
             while True:
                 await asyncio.sleep(SWEEP_SECONDS)
                 self.sessions.sweep(self._settings.idle_seconds)
+                if self.visitors is not None:
+                    self.visitors.sweep()
                 for transport, count in self.listeners.open_sessions():
                     self._meter.sessions(transport, count)
         finally:
@@ -89,10 +99,14 @@ class CoapBridge:
 
     async def deliver(self, command: Command) -> None:
         """Put a command into the sessions of its device here, and wake who observes."""
+        if self.renewals is not None:
+            self.renewals.deliver(command)
         if isinstance(command, RefuseRenewal):
             return
         if isinstance(command, RefuseCertificate):
             closed = self.sessions.refuse(command.fingerprint)
+            if self.visitors is not None:
+                self.visitors.refuse(command.fingerprint)
             if closed:
                 log.info("sessions.closed", command=command.command_id, count=closed)
             return
@@ -109,9 +123,35 @@ class CoapBridge:
     async def close(self) -> None:
         """Leave every session and close the doors."""
         self.sessions.close()
+        if self.visitors is not None:
+            self.visitors.close()
         if self.listeners is not None:
             with contextlib.suppress(Exception):  # each transport in its own state of ending
                 await self.listeners.context.shutdown()
+
+    # -- renewal by EST ------------------------------------------------------------------------
+
+    def _renewals(self) -> Renewals | None:
+        """Return who vouches for devices, None where our certificate is not marked for it."""
+        try:
+            registrar = Registrar.load(self._settings.certificate, self._settings.key)
+        except Unmarked as error:
+            log.warning("coap.est-absent", advice=str(error))
+            return None
+        return Renewals(registrar, self._confirmed.record, self._meter)
+
+    def _enrolment(self) -> Enrolment | None:
+        if self.renewals is None:
+            return None
+        files = self._settings.ca_certificates or (self._settings.device_ca,)
+        return Enrolment(self.renewals, forms.bundle(files), self._settings.exponent)
+
+    def _visitors(self) -> Visitors | None:
+        one = self._settings
+        if self.renewals is None or one.renewal_port is None:
+            return None
+        grace = datetime.timedelta(days=one.grace_days)
+        return Visitors(one.device_ca, one.revocation_list, grace, self._tell, self._meter.refused)
 
     # -- what the tree asks --------------------------------------------------------------------
 
@@ -124,34 +164,14 @@ class CoapBridge:
         session.counter += 1
         try:
             done = event(said, session.device_id, session.evidence(_now()))
-            await self._recorded(DEVICE_EVENTS, done.key, done.record)
+            await self._confirmed.record(DEVICE_EVENTS, done.key, done.record)
         except Refused as refused:
             self._meter.refused(refused.reason.value)
             origin = f"{PROTOCOL}:{said.kind}/{said.name}"[:WHERE_CHARACTERS_MAX]
             kept = letter(refused, session.device_id, origin, said.payload)
-            await self._recorded(DEAD_LETTERS, kept.key, kept.record)
+            await self._confirmed.record(DEAD_LETTERS, kept.key, kept.record)
             return refused
         return None
-
-    async def _recorded(self, topic: str, key: bytes, record: Any) -> None:
-        if self._waiting >= WAITING_MAX:
-            raise Away
-        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting += 1
-
-        def done() -> None:
-            self._waiting -= 1
-            if not kept.done():
-                kept.set_result(None)
-
-        try:
-            self._recorder.record(topic, key, codec.encode(record), done)
-        except Full as error:
-            self._waiting -= 1
-            raise Away from error
-        self._patience.append((time.monotonic() + self._settings.record_seconds, kept))
-        self._asked.set()
-        await kept
 
     def _answered(self, session: Session, command_id: str) -> None:
         """A device has answered: the command waits in none of its sessions any more."""
@@ -168,26 +188,9 @@ class CoapBridge:
 
     def _leave(self, session: Session, code: int) -> None:
         self.sessions.leave(session, code)
-        self._tree.assembler.forget(session)
-
-    async def _poll(self) -> None:
-        """Run the callbacks of what Kafka has, soon while somebody waits."""
-        while True:
-            if not self._waiting:
-                self._patience.clear()
-                self._asked.clear()
-                await self._asked.wait()
-            self._recorder.poll()
-            self._give_up()
-            await asyncio.sleep(POLL_SECONDS)
-
-    def _give_up(self) -> None:
-        """Tell those who have waited for Kafka long enough; all wait equally long."""
-        now = time.monotonic()
-        while self._patience and (self._patience[0][1].done() or self._patience[0][0] <= now):
-            _, kept = self._patience.popleft()
-            if not kept.done():
-                kept.set_exception(Away())
+        if self.visitors is not None:
+            self.visitors.leave(session)
+        self._tree.forget(session)
 
 
 def _now() -> int:

@@ -1,6 +1,6 @@
 """What there is: `/.well-known/core` in link format with filters (RFC 6690). Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 CONTENT_FORMAT = 40
@@ -46,12 +46,14 @@ LINKS = (
 )
 
 
-def document(query: Iterable[str], bases: Iterable[str] = ("",)) -> bytes:
+def document(
+    query: Iterable[str], bases: Iterable[str] = ("",), of: Sequence[Link] = LINKS
+) -> bytes:
     """Return the document of the links that match every filter of the query.
 
     `bases` are what the addresses begin with: nothing for the endpoint that is asked itself.
     """
-    links = [one.under(base) for base in bases for one in LINKS]
+    links = [one.under(base) for base in bases for one in of]
     for part in query:
         name, _, value = part.partition("=")
         links = [one for one in links if one.matches(name, value)]

@@ -24,7 +24,8 @@ from bridges.coap.datagrams import Association, DatagramServer
 from bridges.coap.messages import BoundedMessageManager, ForgetfulMessageManager
 from bridges.coap.resources import Tree
 from bridges.coap.sessions import Session, Sessions
-from bridges.coap.tcp import TcpServer
+from bridges.coap.tcp import TcpServer, Welcome
+from bridges.coap.visitors import Visitors
 from bridges.tls import server_context
 
 log = structlog.get_logger()
@@ -42,6 +43,9 @@ class Settings:
     which listens on `plain_host`, else on `host` (multicast needs "::");
     `record_seconds` is how long a request waits for Kafka before its device is told 5.03;
     `multicast` are the network interfaces on which discovery is asked by multicast.
+
+    `renewal_port` None means no renewal door; it takes certificates up to `grace_days` after their
+    end. `ca_certificates` are handed out by `/est/crts`.
     """
 
     certificate: Path
@@ -60,6 +64,9 @@ class Settings:
     requests_per_second: float = 50.0
     record_seconds: float = 5.0
     shared: bool = False
+    renewal_port: int | None = None
+    grace_days: float = 30.0
+    ca_certificates: tuple[Path, ...] = ()
 
     @property
     def exponent(self) -> int:
@@ -77,7 +84,9 @@ class Listeners:
     leave: Callable[[Session, int], None]
     count: Callable[[str], None]
     offered: dict[str, str] = field(default_factory=dict)
+    visitors: Visitors | None = None
     tcp: TcpServer | None = None
+    renewal: TcpServer | None = None
     dtls: DatagramServer | None = None
     ready: bool = False
 
@@ -88,6 +97,8 @@ class Listeners:
         await self._open_dtls()
         if self.settings.plain_port:
             await self._open_plain()
+        if self.visitors is not None:
+            await self._open_renewal(self.visitors)
         self.ready = True
         where = f"{self.settings.host}:{self.settings.port}"
         log.info(
@@ -99,18 +110,31 @@ class Listeners:
         yield TCP, len(self.tcp.connections) if self.tcp else 0
         yield DTLS, len(self.dtls.peers) if self.dtls else 0
 
+    async def _open_renewal(self, visitors: Visitors) -> None:
+        settings = self.settings
+        self.renewal = await self._listen_tcp(
+            visitors.admit, lambda _: None, settings.renewal_port or 0
+        )
+        self.offered["renewal"] = f"EST on port {self.renewal.port}"
+
     async def _open_tcp(self) -> None:
+        self.tcp = await self._listen_tcp(
+            self.sessions.admit, self.sessions.heard, self.settings.port
+        )
+        self.offered[TCP] = "TLS 1.3"
+
+    async def _listen_tcp(
+        self, welcome: Welcome, heard: Callable[[Session], None], port: int
+    ) -> TcpServer:
         settings, manager = self.settings, TokenManager(self.context)
         context = server_context(
             settings.certificate, settings.key, settings.device_ca, protocols=("coap",)
         )
-        self.tcp = TcpServer(
-            manager, context, self.sessions.admit, self.sessions.heard, self.leave, self.count
-        )
-        await self.tcp.listen(settings.host, settings.port, shared=settings.shared)
-        manager.token_interface = self.tcp
+        server = TcpServer(manager, context, welcome, heard, self.leave, self.count)
+        await server.listen(settings.host, port, shared=settings.shared)
+        manager.token_interface = server
         self.context.request_interfaces.append(manager)
-        self.offered[TCP] = "TLS 1.3"
+        return server
 
     async def _open_dtls(self) -> None:
         settings = self.settings

@@ -2,11 +2,14 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from bridges.est.meter import RenewalMeter
 
-class Meter:
+
+class Meter(RenewalMeter):
     """Counts messages, sessions and refusals of the CoAP bridge."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._received = Counter("coap_messages_received", "Messages from devices.")
         self._sent = Counter("coap_messages_sent", "Commands handed to sessions.")
         self._size = Histogram(

@@ -50,6 +50,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--idle-seconds", type=float, default=3_600.0)
     parser.add_argument("--sessions-max", type=int, default=10_000)
     parser.add_argument("--requests-per-second", type=float, default=50.0, help="per session")
+    parser.add_argument(
+        "--renewal-port", type=int, help="coaps+tcp for EST with an expired certificate; else none"
+    )
+    parser.add_argument("--grace-days", type=float, default=30.0, help="how long it may be expired")
+    parser.add_argument(
+        "--ca-certificates", type=Path, nargs="*", default=[], help="what /est/crts hands out, PEM"
+    )
     parser.add_argument("--shared", action="store_true", help="other processes share the port")
 
 
@@ -71,6 +78,9 @@ def settings(options: argparse.Namespace) -> Settings:
         sessions_max=options.sessions_max,
         requests_per_second=options.requests_per_second,
         shared=options.shared,
+        renewal_port=options.renewal_port,
+        grace_days=options.grace_days,
+        ca_certificates=tuple(options.ca_certificates),
     )
 
 

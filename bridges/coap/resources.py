@@ -3,6 +3,7 @@
     POST /events/{type}       2.04 once Kafka has it; ?ttd=N waits N seconds for commands
     GET  /commands            the commands that wait for this device; with Observe, as they come
     POST /replies/{command}   2.04 once Kafka has it
+    /est/...                  renewal of certificates: enrolment.py
     GET  /.well-known/core    also without a session: what there is
 
 Rules of this file: who asks is the session of the transport; without one there is discovery alone.
@@ -20,9 +21,12 @@ from aiocoap import Message
 from aiocoap.numbers import codes
 from aiocoap.numbers.constants import Reliable
 
-from bridges.coap import blocks, discovery, downward
-from bridges.coap.sessions import Bucket, Session
+from bridges.coap import blocks, discovery, downward, enrolment
+from bridges.coap.sessions import Session
+from bridges.confirming import Away
 from bridges.inbound import CBOR, Refused, Said
+from bridges.rates import Bucket
+from schemas.envelope import RENEWAL
 from schemas.reasons import Reason
 
 log = structlog.get_logger()
@@ -49,10 +53,6 @@ SILENCE = 0x1A
 """The No-Response option (RFC 7967) for every class of answer."""
 
 
-class Away(Exception):
-    """Kafka did not answer in time: whether it has the message is not known."""
-
-
 class Tree:
     """Answers requests; aiocoap's `serversite`."""
 
@@ -64,9 +64,10 @@ class Tree:
         *,
         exponent: int = 6,
         rate: Callable[[], Bucket] = Bucket,
+        est: enrolment.Enrolment | None = None,
     ) -> None:
         self._submit, self._answered, self._count = submit, answered, count
-        self._exponent, self._rate = exponent, rate
+        self._exponent, self._rate, self._est = exponent, rate, est
         self._open = Bucket(OPEN_PER_SECOND, OPEN_BURST)
         self._numbers = itertools.count(1)
         self.assembler = blocks.Assembler(exponent)
@@ -86,7 +87,7 @@ class Tree:
         session: Session | None = getattr(request.remote, "session", None)
         observing = request.opt.observe == 0 and request.opt.uri_path == (COMMANDS,)
         try:
-            if observing and session is not None and len(session.observers) < OBSERVERS_MAX:
+            if observing and session is not None and self._may_observe(session):
                 self._admit(request, session)
                 await self._observe(pipe, request, session)
                 return
@@ -99,6 +100,10 @@ class Tree:
             response.opt.no_response = request.opt.no_response
         pipe.add_response(response, is_last=True)
 
+    @staticmethod
+    def _may_observe(session: Session) -> bool:
+        return len(session.observers) < OBSERVERS_MAX and session.protocol != RENEWAL
+
     async def _answer(self, request: Message, session: Session | None) -> Message:
         path = request.opt.uri_path
         if session is None and not self._open.take():
@@ -108,44 +113,49 @@ class Tree:
             _check_options(request)
             return self._discovery(request, session)
         if session is None:
-            raise _refusal(codes.UNAUTHORIZED, "a client certificate over coaps or coaps+tcp")
+            raise blocks.refusal(codes.UNAUTHORIZED, "a client certificate over coaps or coaps+tcp")
         self._admit(request, session)
+        wanted = enrolment.operation(path)
+        if wanted is not None and self._est is not None:
+            return await self._est.answer(request, session, wanted, self.assembler)
+        if session.protocol == RENEWAL:
+            raise blocks.refusal(codes.FORBIDDEN, "this door renews certificates, see /est")
         if path == (COMMANDS,):
             _allow(request, codes.GET)
             return blocks.cut(self._commands(request, session), request, self._exponent)
         if len(path) == 2 and path[0] in (EVENTS, REPLIES):
             _allow(request, codes.POST)
             return await self._record(request, session, *path)
-        raise _refusal(codes.NOT_FOUND, "see /.well-known/core")
+        raise blocks.refusal(codes.NOT_FOUND, "see /.well-known/core")
 
     def _admit(self, request: Message, session: Session) -> None:
         """Refuse what is not understood, and who asks too much."""
         _check_options(request)
         if session.valid_until < time.time():
-            raise _refusal(codes.FORBIDDEN, "the certificate has expired")
+            raise blocks.refusal(codes.FORBIDDEN, "the certificate has expired")
         if session.bucket is None:
             session.bucket = self._rate()
         goes_on = any(one and one.block_number for one in (request.opt.block1, request.opt.block2))
         cost = BLOCK_COST if goes_on else 1.0
         if session.in_flight >= IN_FLIGHT_MAX or not session.bucket.take(cost):
-            raise _refusal(codes.TOO_MANY_REQUESTS, "slow down", max_age=CALM_SECONDS)
+            raise blocks.refusal(codes.TOO_MANY_REQUESTS, "slow down", max_age=CALM_SECONDS)
 
     async def _record(self, request: Message, session: Session, kind: str, name: str) -> Message:
         content_type = CONTENT_TYPES.get(request.opt.content_format)
         if content_type is None:
-            raise _refusal(codes.UNSUPPORTED_CONTENT_FORMAT, "50 (JSON) or 60 (CBOR)")
+            raise blocks.refusal(codes.UNSUPPORTED_CONTENT_FORMAT, "50 (JSON) or 60 (CBOR)")
         body = self.assembler.take(request, session)
         session.in_flight += 1
         try:
             refused = await self._submit(session, Said(kind, name, content_type, body))
         except Away:
-            raise _refusal(
+            raise blocks.refusal(
                 codes.SERVICE_UNAVAILABLE, "not known to be recorded", max_age=AWAY_SECONDS
             ) from None
         finally:
             session.in_flight -= 1
         if refused is not None:
-            raise _refusal(CODES.get(refused.reason, codes.BAD_REQUEST), refused.detail)
+            raise blocks.refusal(CODES.get(refused.reason, codes.BAD_REQUEST), refused.detail)
         if kind == REPLIES:
             self._answered(session, name)
         response = Message(code=codes.CHANGED)
@@ -161,9 +171,10 @@ class Tree:
     def _discovery(self, request: Message, session: Session | None) -> Message:
         _allow(request, codes.GET)
         if request.opt.accept not in (None, discovery.CONTENT_FORMAT):
-            raise _refusal(codes.NOT_ACCEPTABLE, "40 (link format)")
+            raise blocks.refusal(codes.NOT_ACCEPTABLE, "40 (link format)")
         bases = [""] if session is not None else self.bases(request.remote)
-        found = discovery.document(request.opt.uri_query, bases)
+        links = discovery.LINKS if self._est is None else (*discovery.LINKS, *enrolment.LINKS)
+        found = discovery.document(request.opt.uri_query, bases, links)
         response = Message(code=codes.CONTENT, payload=found)
         response.opt.content_format = discovery.CONTENT_FORMAT
         if not found and request.remote.is_multicast_locally:
@@ -177,7 +188,7 @@ class Tree:
         """Put the commands that wait into a response, in the format that is asked for."""
         wanted = request.opt.accept
         if wanted not in (None, discovery.JSON, discovery.CBOR):
-            raise _refusal(codes.NOT_ACCEPTABLE, "50 (JSON) or 60 (CBOR)")
+            raise blocks.refusal(codes.NOT_ACCEPTABLE, "50 (JSON) or 60 (CBOR)")
         now = time.time_ns() // 1_000_000
         response.payload, seconds = downward.document(
             session.commands, now, as_json=wanted == discovery.JSON
@@ -185,6 +196,12 @@ class Tree:
         response.opt.content_format = wanted or discovery.CBOR
         response.opt.max_age = seconds
         return response
+
+    def forget(self, session: Session) -> None:
+        """Drop what is kept for a session that is over."""
+        self.assembler.forget(session)
+        if self._est is not None:
+            self._est.forget(session)
 
     async def _observe(self, pipe: Any, request: Message, session: Session) -> None:
         """Send the list now and at each change (RFC 7641), until the task is cancelled."""
@@ -207,22 +224,13 @@ def _check_options(request: Message) -> None:
     for one in request.opt.option_list():
         if one.number not in UNDERSTOOD and one.number & 1:
             if one.number in PROXY_OPTIONS:
-                raise _refusal(codes.PROXYING_NOT_SUPPORTED, "no proxy")
-            raise _refusal(codes.BAD_OPTION, f"option {int(one.number)}")
+                raise blocks.refusal(codes.PROXYING_NOT_SUPPORTED, "no proxy")
+            raise blocks.refusal(codes.BAD_OPTION, f"option {int(one.number)}")
 
 
 def _allow(request: Message, code: codes.Code) -> None:
     if request.code != code:
-        raise _refusal(codes.METHOD_NOT_ALLOWED, f"{code.name} is")
-
-
-def _refusal(code: codes.Code, sentence: str, max_age: int | None = None) -> blocks.Answer:
-    message = Message(code=code, payload=sentence.encode(errors="replace")[:256])
-    if max_age is not None:
-        message.opt.max_age = max_age
-    if code == codes.REQUEST_ENTITY_TOO_LARGE:
-        message.opt.size1 = blocks.BODY_BYTES_MAX
-    return blocks.Answer(message)
+        raise blocks.refusal(codes.METHOD_NOT_ALLOWED, f"{code.name} is")
 
 
 def _ttd(request: Message) -> float:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from bridges.door import Door, Recording, Refusals
+from bridges.rates import Bucket
 from pki.facts import load_certificate
 from schemas import events
 from schemas.commands import ForDevice
@@ -33,26 +34,6 @@ ENDED, IDLE, EVICTED, REFUSED, REPLACED, LOST = 0x00, 0x8D, 0x97, 0x98, 0x8E, 0x
 """Why a session ended, in the numbers of MQTT 5 section 3.14.2.1, as all bridges tell it."""
 
 
-class Bucket:
-    """A token bucket: so many per second, and so many at once."""
-
-    __slots__ = ("_burst", "_filled_at", "_left", "_per_second")
-
-    def __init__(self, per_second: float = 50.0, burst: float = 100.0) -> None:
-        self._per_second, self._burst = per_second, burst
-        self._left, self._filled_at = burst, time.monotonic()
-
-    def take(self, cost: float = 1.0) -> bool:
-        """Take a token or a part of one; False where there is not so much."""
-        now = time.monotonic()
-        self._left = min(self._burst, self._left + (now - self._filled_at) * self._per_second)
-        self._filled_at = now
-        if self._left < cost:
-            return False
-        self._left -= cost
-        return True
-
-
 @dataclass(eq=False, slots=True)
 class Session:
     """One authenticated session. `close` ends its connection, with one of the reasons above.
@@ -66,10 +47,12 @@ class Session:
     close: Callable[[int], None]
     valid_until: float = float("inf")
     certificate: bytes = b""
+    protocol: str = PROTOCOL
+    began: float = field(default_factory=time.monotonic)
     name: str = field(default_factory=lambda: secrets.token_hex(16))
     counter: int = 0
     seen: float = field(default_factory=time.monotonic)
-    bucket: "Bucket | None" = None
+    bucket: Bucket | None = None
     in_flight: int = 0
     commands: OrderedDict[str, ForDevice] = field(default_factory=OrderedDict)
     observers: set[Callable[[], None]] = field(default_factory=set)
@@ -81,7 +64,7 @@ class Session:
             peer_address=self.address,
             session=self.name,
             counter=self.counter,
-            protocol=PROTOCOL,
+            protocol=self.protocol,
             received_at=received_at,
         )
 

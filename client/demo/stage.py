@@ -28,7 +28,7 @@ def prepare(directory: Path, tools_dir: Path) -> Layout:
     for name in ("report.json", "devices.log"):
         (directory / name).unlink(missing_ok=True)
     directory.mkdir(parents=True, exist_ok=True)
-    ports = _free_ports(6)
+    ports = _free_ports(8)
     return Layout(
         data_dir=data_dir,
         tools_dir=tools_dir,
@@ -38,6 +38,8 @@ def prepare(directory: Path, tools_dir: Path) -> Layout:
         service_port=ports[3],
         coap_port=ports[4],
         coap_plain_port=ports[5],
+        coap_renewal_port=ports[6],
+        est_port=ports[7],
         metrics_port=_metrics_port(ports),
     )
 

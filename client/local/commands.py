@@ -37,6 +37,8 @@ def up(
     service_port: int = DEFAULT.service_port,
     coap_port: int = DEFAULT.coap_port,
     coap_plain_port: int = DEFAULT.coap_plain_port,
+    coap_renewal_port: int = DEFAULT.coap_renewal_port,
+    est_port: int = DEFAULT.est_port,
     dtls: Annotated[
         list[str] | None, typer.Option(help="Versions of coaps over UDP: 1.3, and 1.2 by name.")
     ] = None,
@@ -58,6 +60,8 @@ def up(
         service_port=service_port,
         coap_port=coap_port,
         coap_plain_port=coap_plain_port,
+        coap_renewal_port=coap_renewal_port,
+        est_port=est_port,
         dtls=tuple(dtls or DEFAULT.dtls),
         metrics_port=metrics_port,
         partitions=partitions,
@@ -86,12 +90,17 @@ async def _up(layout: Layout, as_json: bool) -> None:
         devices = f"mqtts://localhost:{layout.device_port}"
         coap = dtls13.offered(layout.coap_port, layout.dtls)
         if as_json:
-            addresses = {"bootstrap": layout.bootstrap, "devices": devices, "coap": coap}
+            addresses = {
+                "bootstrap": layout.bootstrap,
+                "devices": devices,
+                "coap": coap,
+                "est": layout.est,
+            }
             terminal.as_json({"event": "ready", "data_dir": str(layout.data_dir)} | addresses)
         else:
             terminal.say(
-                f"ready: Kafka {layout.bootstrap}, devices {devices}, {coap}; Ctrl-C or "
-                "`fleetcert down` stops it"
+                f"ready: Kafka {layout.bootstrap}, devices {devices}, {coap}, renewals "
+                f"{layout.est}; Ctrl-C or `fleetcert down` stops it"
             )
     ready.cancel()
     await running
@@ -137,6 +146,7 @@ def _print_status(found: dict[str, Any], data_dir: Path) -> None:
         terminal.say(f"ALARM {alarm}")
     behind = ", ".join(f"{count} in partition {one}" for one, count in found["lag"].items())
     terminal.say(f"Kafka {found['bootstrap']}, devices {found['devices']}, {found['coap']}")
+    terminal.say(f"renewals {found['est']}")
     terminal.say(f"records the workers have not committed: {behind or 'unknown, Kafka is away'}")
 
 

@@ -28,8 +28,8 @@ EXAMPLES = """examples:
 def identities(directory: Path, into: Path, broker_names: list[str], buckets: int) -> None:
     """Make the authorities in `directory` once; copy to each service what it reads.
 
-    `into` has a folder for each of issuer, broker, bridge and coap; the doors are reached under
-    `broker_names`, and under the names of this machine.
+    `into` has a folder for each of issuer, broker, bridge, coap and est; the doors are reached
+    under `broker_names`, and under the names of this machine.
     """
     layout = Layout(data_dir=directory, buckets=buckets)
     setup.identities(layout, names=tuple(dict.fromkeys(("localhost", HOST, *broker_names))))
@@ -45,15 +45,16 @@ def identities(directory: Path, into: Path, broker_names: list[str], buckets: in
             layout.stamp_secret,
         ],
         "bridge": [*services.glob("bridge.*"), layout.stamp_secret],
-        "coap": [*services.glob("coap.*")],
+        "coap": [*services.glob("coap.*"), services / "device-chain.pem"],
+        "est": [*services.glob("est.*"), services / "device-chain.pem"],
     }.items():
         for one in files:
             shutil.copy(one, into / name)
         shutil.copy(service_ca, into / name / "service-ca.pem")
-    for name in ("broker", "coap"):
+    for name in ("broker", "coap", "est"):
         shutil.copy(pki / "device-ca" / "ca.pem", into / name / "device-ca.pem")
     _broker(into / "broker", buckets)
-    for name in ("issuer", "broker", "bridge", "coap"):
+    for name in ("issuer", "broker", "bridge", "coap", "est"):
         _give(into / name)
 
 

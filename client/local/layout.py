@@ -18,6 +18,8 @@ class Layout:
     service_port: int = 8884
     coap_port: int = 5684
     coap_plain_port: int = 5683
+    coap_renewal_port: int = 5685
+    est_port: int = 8443
     dtls: tuple[str, ...] = ("1.3",)
     metrics_port: int = 9460
     partitions: int = 2
@@ -77,6 +79,16 @@ class Layout:
         """The secret that the broker's plugin and the bridges share."""
         return self.services_dir / "stamp.secret"
 
+    @property
+    def est(self) -> str:
+        """Where certificates are renewed over HTTPS."""
+        return f"https://localhost:{self.est_port}/.well-known/est"
+
+    @property
+    def ca_certificates(self) -> tuple[Path, Path]:
+        """What the doors of EST hand out: who signed them, and who signs devices."""
+        return self.pki_dir / "service-ca" / "ca.pem", self.services_dir / "device-chain.pem"
+
     def ports(self) -> dict[str, tuple[int, str]]:
         """Return each port with the option that changes it."""
         return {
@@ -85,9 +97,12 @@ class Layout:
             "MQTT for devices": (self.device_port, "--device-port"),
             "MQTT for services": (self.service_port, "--service-port"),
             "coaps+tcp": (self.coap_port, "--coap-port"),
+            "the CoAP renewal door": (self.coap_renewal_port, "--coap-renewal-port"),
+            "EST over HTTPS": (self.est_port, "--est-port"),
             "the issuer's metrics": (self.metrics_port, "--metrics-port"),
             "a bridge's metrics": (self.metrics_port + 10, "--metrics-port"),
             "the CoAP bridge's metrics": (self.metrics_port + 5, "--metrics-port"),
+            "the EST door's metrics": (self.metrics_port + 6, "--metrics-port"),
             "a worker's metrics": (self.metrics_port + 20, "--metrics-port"),
             "the supervisor's metrics": (self.supervisor_port, "--metrics-port"),
         }

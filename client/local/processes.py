@@ -40,6 +40,7 @@ def processes(layout: Layout) -> list[Process]:
         _issuer(layout),
         *(_bridge(layout, number) for number in range(layout.bridges)),
         _coap(layout),
+        _est(layout),
         *(_worker(layout, number) for number in range(layout.workers)),
     ]
 
@@ -120,14 +121,35 @@ def _coap(layout: Layout) -> Process:
         "--host": HOST,
         "--port": layout.coap_port,
         "--plain-port": layout.coap_plain_port,
+        "--renewal-port": layout.coap_renewal_port,
         "--cert": layout.services_dir / "coap.pem",
         "--key": layout.services_dir / "coap.key",
         "--device-ca": layout.pki_dir / "device-ca" / "ca.pem",
         "--revocation-list": layout.pki_dir / "device-ca" / revocation.FILE,
         "--metrics-port": port,
     }
-    argv = (*_python("bridges", "coap", options), "--dtls", *layout.dtls)
+    argv = (
+        *_python("bridges", "coap", options),
+        *("--dtls", *layout.dtls),
+        *("--ca-certificates", *map(str, layout.ca_certificates)),
+    )
     return Process("coap", argv, lambda: listens(layout.coap_port))
+
+
+def _est(layout: Layout) -> Process:
+    options = {
+        "--bootstrap": layout.bootstrap,
+        "--host": HOST,
+        "--port": layout.est_port,
+        "--cert": layout.services_dir / "est.pem",
+        "--key": layout.services_dir / "est.key",
+        "--device-ca": layout.pki_dir / "device-ca" / "ca.pem",
+        "--revocation-list": layout.pki_dir / "device-ca" / revocation.FILE,
+        "--metrics-port": layout.metrics_port + 6,
+    }
+    words = ("--ca-certificates", *map(str, layout.ca_certificates))
+    argv = (*_python("bridges", "est", options), *words)
+    return Process("est", argv, lambda: listens(layout.est_port))
 
 
 def _worker(layout: Layout, number: int) -> Process:

@@ -271,6 +271,7 @@ class Supervisor:
             "bootstrap": self._layout.bootstrap,
             "devices": f"mqtts://localhost:{self._layout.device_port}",
             "coap": dtls13.offered(self._layout.coap_port, self._layout.dtls),
+            "est": self._layout.est,
             "processes": [one.describe() for one in self.children],
             "alarms": [one.alarm for one in self.children if one.alarm],
         }

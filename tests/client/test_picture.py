@@ -31,7 +31,7 @@ def snapshot(devices: int, seconds: float = 12.0) -> Snapshot:
         alerts.Alert(f"device:{name}", "flapping", "flapping", "critical", 1) for name in rows
     ]
     processes = dict.fromkeys(
-        ("kafka", "mosquitto", "issuer", "bridge-0", "coap", "worker-0"), "running"
+        ("kafka", "mosquitto", "issuer", "bridge-0", "coap", "est", "worker-0"), "running"
     )
     kinds = Counter({"CertificateIssued": devices})
     return Snapshot(

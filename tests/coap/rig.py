@@ -5,7 +5,7 @@ import contextlib
 import datetime
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from bridges.coap.tcp import narrow_buffers
 from pki import authority
 from pki.profile import issue_device
 from schemas import codec
+from schemas.commands import Command
 from tests.helpers.wait import until_async
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -33,6 +34,7 @@ class Kafka:
     def __init__(self) -> None:
         self.records: list[tuple[str, bytes, Any]] = []
         self.away = False
+        self.deliver: Callable[[Command], Awaitable[None]] | None = None
         self._unsaid: list[Callable[[], None]] = []
 
     def record(self, topic: str, key: bytes, value: bytes, done: Callable[[], None]) -> None:
@@ -73,6 +75,14 @@ class Count:
     def sessions(self, transport: str, count: int) -> None:
         """Pass over."""
 
+    def renewed(self, outcome: str, seconds: float) -> None:
+        """Count what became of a renewal."""
+        self.refused(f"renewal:{outcome}")
+
+    def answered(self, operation: str, status: int) -> None:
+        """Count an answer over HTTPS."""
+        self.refused(f"{operation}:{status}")
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -94,10 +104,16 @@ class Authorities:
     opened: authority.Authority = field(init=False)
 
     def __post_init__(self) -> None:
-        authority.create(self.directory / "pki", now=NOW)
+        authority.create(self.directory / "pki", now=NOW - datetime.timedelta(days=200))
         self.opened = authority.load(self.directory / "pki")
         certificate, key = authority.issue_service(
-            self.opened, "bridge", ["localhost", "127.0.0.1"], now=NOW, server=True, client=False
+            self.opened,
+            "bridge",
+            ["localhost", "127.0.0.1"],
+            now=NOW,
+            server=True,
+            client=False,
+            registration=True,
         )
         (self.directory / "bridge.pem").write_bytes(certificate)
         (self.directory / "bridge.key").write_bytes(key)
@@ -193,15 +209,17 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(authorities: Authorities, **settings: Any) -> AsyncIterator[Running]:
+async def running(
+    authorities: Authorities, kafka: Kafka | None = None, **settings: Any
+) -> AsyncIterator[Running]:
     """Run a bridge on a free port for the time of the block, with the process's own settings."""
     narrow_buffers()
-    kafka, count = Kafka(), Count()
+    kafka, count = kafka or Kafka(), Count()
     folder = authorities.directory
-    wanted = Settings(
-        folder / "bridge.pem", folder / "bridge.key", authorities.device_ca, port=0, **settings
-    )
+    ours = {"certificate": folder / "bridge.pem", "key": folder / "bridge.key", "port": 0}
+    wanted = Settings(device_ca=authorities.device_ca, **(ours | settings))
     bridge = CoapBridge(wanted, kafka, count)  # type: ignore[arg-type] # both stand in
+    kafka.deliver = bridge.deliver
     bridge.caught_up.set()
     task = asyncio.create_task(bridge.keep_down())
     try:

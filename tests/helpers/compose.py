@@ -12,14 +12,15 @@ from tests.helpers.ports import free_ports
 ROOT = Path(__file__).parents[2]
 COMMAND_SECONDS = 900.0
 """The first `up` builds the images."""
-SERVICES = ("kafka", "mosquitto", "issuer", "bridge", "coap", "worker")
+SERVICES = ("kafka", "mosquitto", "issuer", "bridge", "coap", "est", "worker")
 
 
 class Compose:
     """One project: its containers, networks and volumes are nobody else's."""
 
     def __init__(self, project: str) -> None:
-        self.kafka_port, self.mqtt_port, self.coap_port = free_ports(3)
+        ports = free_ports(5)
+        self.kafka_port, self.mqtt_port, self.coap_port, self.renewal_port, self.est_port = ports
         self._project = project
         self._environment = os.environ | {
             "FLEETCERT_KAFKA_PORT": str(self.kafka_port),
@@ -27,6 +28,9 @@ class Compose:
             "FLEETCERT_MQTT_HOST": "127.0.0.1",
             "FLEETCERT_COAP_PORT": str(self.coap_port),
             "FLEETCERT_COAP_HOST": "127.0.0.1",
+            "FLEETCERT_COAP_RENEWAL_PORT": str(self.renewal_port),
+            "FLEETCERT_EST_PORT": str(self.est_port),
+            "FLEETCERT_EST_HOST": "127.0.0.1",
         }
 
     @property

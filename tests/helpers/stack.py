@@ -94,7 +94,7 @@ def running_stack(
     With `kafka_volume_mib` Kafka's data is on a volume of that size, see `seen_inside`.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    ports = free_ports(6)
+    ports = free_ports(8)
     layout = Layout(
         data_dir=directory,
         kafka_port=ports[0],
@@ -103,6 +103,8 @@ def running_stack(
         service_port=ports[3],
         coap_port=ports[4],
         coap_plain_port=ports[5],
+        coap_renewal_port=ports[6],
+        est_port=ports[7],
         metrics_port=_metrics_port(),
         partitions=partitions,
     )
@@ -152,6 +154,8 @@ def _command(layout: Layout) -> list[str]:
         "--service-port": layout.service_port,
         "--coap-port": layout.coap_port,
         "--coap-plain-port": layout.coap_plain_port,
+        "--coap-renewal-port": layout.coap_renewal_port,
+        "--est-port": layout.est_port,
         "--metrics-port": layout.metrics_port,
         "--partitions": layout.partitions,
     }

@@ -65,7 +65,7 @@ def test_status_shows_every_process_running(stack: RunningStack) -> None:
     """Each process of the stack is listed, running, and the workers' lag is known."""
     (status,) = stack.json("status")
     names = {one["name"] for one in status["processes"]}
-    assert names == {"kafka", "mosquitto", "issuer", "bridge-0", "coap", "worker-0"}
+    assert names == {"kafka", "mosquitto", "issuer", "bridge-0", "coap", "est", "worker-0"}
     assert set(status["lag"]) == {"0", "1"}
     shown = stack.command("status").stdout
     assert "worker-0" in shown

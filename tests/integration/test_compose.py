@@ -19,7 +19,7 @@ from tests.helpers.wait import until
 
 WITHIN = 60.0
 DEVICE = "contained-1"
-DRAINED = {"mosquitto": 0, "issuer": 0, "bridge": 0, "coap": 0, "worker": 0}
+DRAINED = {"mosquitto": 0, "issuer": 0, "bridge": 0, "coap": 0, "est": 0, "worker": 0}
 """Exit codes after SIGTERM. A JVM ends with 143."""
 
 

@@ -123,7 +123,7 @@ def test_the_reference_implementation_reads_what_we_write(
     assert avro_tool("jsontofrag", "--schema-file", str(drawing), str(back), input=b"") == written
 
 
-@pytest.mark.parametrize("role", ["worker", "bridge", "coap", "issuer"])
+@pytest.mark.parametrize("role", ["worker", "bridge", "coap", "est", "issuer"])
 def test_no_process_starts_on_wrong_topics(broker: KafkaBroker, tmp_path: Path, role: str) -> None:
     """On a Kafka without the catalogue each process ends at once, and says what to do."""
     authority.create(tmp_path / "pki", now=datetime.now(UTC))
@@ -133,6 +133,7 @@ def test_no_process_starts_on_wrong_topics(broker: KafkaBroker, tmp_path: Path, 
         "worker": ["streams", "worker", "--data-dir", str(tmp_path / "data")],
         "bridge": ["bridges", "mqtt", "--secret-file", str(some)],
         "coap": ["bridges", "coap", *(f"--{one}={some}" for one in ("cert", "key", "device-ca"))],
+        "est": ["bridges", "est", *(f"--{one}={some}" for one in ("cert", "key", "device-ca"))],
         "issuer": ["pki", "issuer", "--pki", str(tmp_path / "pki")],
     }
     command = [sys.executable, "-m", *commands[role], "--bootstrap", broker.bootstrap]

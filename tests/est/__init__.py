@@ -1,0 +1,1 @@
+"""EST over HTTPS."""

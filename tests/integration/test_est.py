@@ -1,0 +1,179 @@
+"""Standard clients renew on the whole stack: a CSR goes in, a certificate out, the old one ends."""
+
+import dataclasses
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+
+from device.store import Identity, Store
+from pki.profile import issue_device
+from schemas.decisions import DecisionName
+from schemas.envelope import URN_PREFIX
+from schemas.events import SessionRefused
+from schemas.reasons import Reason
+from schemas.states import Idle, Policy
+from schemas.topics import DECISIONS, DEVICE_EVENTS
+from streams.core import certificate
+from tests.helpers.stack import RunningStack
+from tests.helpers.wait import until
+
+WITHIN = 30.0
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_grace(stack: RunningStack) -> Iterator[None]:
+    """Let the old certificate go a second after the new one is proven."""
+    usual = stack.fleet.partition_row(0).policy
+    _activate(stack, dataclasses.replace(usual, grace_ms=1_000))
+    yield
+    _activate(stack, usual)
+
+
+def _activate(stack: RunningStack, policy: Policy) -> None:
+    stack.fleet.activate(policy)
+    parts = range(stack.layout.partitions)
+    until(
+        lambda: all(stack.fleet.partition_row(one).policy == policy for one in parts),
+        within=20,
+        describe="the policy is active",
+    )
+
+
+def registered(
+    stack: RunningStack, device_id: str, folder: Path, ago: timedelta, lifetime: timedelta
+) -> Identity:
+    """Give a device a certificate that began so long ago, and register it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    began = datetime.now(UTC) - ago
+    der = issue_device(
+        stack.authorities, device_id, key.public_key(), f"first-{device_id}", began, lifetime
+    )
+    stack.fleet.register(device_id, "lamp", ("coap",), certificate=der)
+    until(lambda: device_id in stack.fleet.devices(), within=20, describe=f"a row of {device_id}")
+    return Store(folder).add(key, x509.load_der_x509_certificate(der))
+
+
+def csr(device_id: str, folder: Path) -> Path:
+    """Make a new key and a request by openssl, in DER."""
+    made = folder / "next.csr"
+    command = ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-keyout", str(folder / "next.key"), "-subj", f"/CN={device_id}"]
+    command += ["-addext", f"subjectAltName=URI:{URN_PREFIX}{device_id}"]
+    subprocess.run(
+        [*command, "-outform", "DER", "-out", str(made)], check=True, capture_output=True
+    )
+    return made
+
+
+def curl(stack: RunningStack, identity: Identity, request: Path) -> tuple[int, bytes]:
+    """Ask for a certificate by curl until it is no longer being made; return status and body."""
+    body = subprocess.run(["openssl", "base64", "-in", str(request)], capture_output=True).stdout
+    ca_file = stack.layout.pki_dir / "service-ca" / "ca.pem"
+    command = ["curl", "-s", "--max-time", "25", "--cacert", str(ca_file), "-w", "\n%{http_code}"]
+    command += ["--cert", str(identity.certificate_file), "--key", str(identity.key_file)]
+    command += ["-H", "Content-Type: application/pkcs10", "--data-binary", "@-"]
+    until_at = time.monotonic() + WITHIN
+    while True:
+        done = subprocess.run(
+            [*command, f"{stack.layout.est}/simplereenroll"],
+            input=body,
+            capture_output=True,
+            check=True,
+        )
+        answer, _, status = done.stdout.rpartition(b"\n")
+        if int(status) != 202 or time.monotonic() > until_at:
+            return int(status), answer
+
+
+def coap(stack: RunningStack, port: int, cert: Path, key: Path, path: str, *options: str) -> str:
+    """Ask by libcoap over coaps+tcp; return what it printed."""
+    ca_file = str(stack.layout.pki_dir / "service-ca" / "ca.pem")
+    command = ["coap-client-gnutls", "-v", "6", "-B", "15", "-c", str(cert), "-j", str(key)]
+    command += ["-C", ca_file, *options, f"coaps+tcp://localhost:{port}/{path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=40, check=False)
+    return done.stdout + done.stderr
+
+
+def proves(stack: RunningStack, device_id: str, made: x509.Certificate, folder: Path) -> str:
+    """Report under the new certificate; see the rotation completed, return why it began."""
+    new = folder / "next.pem"
+    new.write_bytes(made.public_bytes(Encoding.PEM))
+    port = stack.layout.coap_port
+    coap(stack, port, new, folder / "next.key", "events/heat", "-m", "post", "-t", "50", "-e", "{}")
+    fingerprint = made.fingerprint(hashes.SHA256())
+    until(
+        lambda: (
+            isinstance(stack.fleet.device(device_id).rotation, Idle)
+            and certificate.active(stack.fleet.device(device_id)).fingerprint == fingerprint
+        ),
+        within=WITHIN,
+        describe=lambda: f"completed: {stack.fleet.device(device_id).rotation}",
+    )
+    row = stack.fleet.device(device_id)
+    states = [one.state for one in row.journey]
+    assert states[-4:] == ["csr-received", "issued", "proven", "idle"]
+    assert certificate.find(row, fingerprint).first_used_offset > 0  # type: ignore[union-attr]
+    subject = f"device:{device_id}"
+    decided = [one.record for one in stack.fleet.read(DECISIONS) if one.record.subject == subject]
+    started = [one for one in decided if one.name == DecisionName.ROTATION_STARTED]
+    assert DecisionName.ROTATION_COMPLETED in {one.name for one in decided}
+    (reason,) = {one.reason for one in started}
+    return str(reason)
+
+
+def test_curl_renews_a_certificate_and_the_old_one_ends(
+    stack: RunningStack, tmp_path: Path
+) -> None:
+    """EST over HTTPS: the same certificate for the same CSR, its proof, and the old is refused."""
+    device_id = "est-https"
+    first = registered(stack, device_id, tmp_path / "store", HOUR, timedelta(days=89))
+    request = csr(device_id, tmp_path)
+    status, body = curl(stack, first, request)
+    assert status == 200, body
+    assert curl(stack, first, request) == (200, body)
+    der = subprocess.run(["openssl", "base64", "-d"], input=body, capture_output=True).stdout
+    (made,) = pkcs7.load_der_pkcs7_certificates(der)
+    made.verify_directly_issued_by(stack.authorities.device.certificate)
+    assert proves(stack, device_id, made, tmp_path) == Reason.DEVICE_ASKED.value
+    refused = until(
+        lambda: curl(stack, first, request)[0] == 403, within=WITHIN, describe="the old is refused"
+    )
+    assert refused
+    told = until(lambda: of(stack, device_id, SessionRefused), describe="the history is told")
+    assert told[0].reason == Reason.CERTIFICATE_RETIRED.value
+
+
+def test_a_device_that_expired_renews_at_the_renewal_door_of_coap(
+    stack: RunningStack, tmp_path: Path
+) -> None:
+    """EST-coaps in blocks of 64 bytes: the usual door refuses it, the renewal door does not.
+
+    The machine had ordered a rotation that nobody could hear: the renewal is its answer.
+    """
+    device_id = "est-coap"
+    first = registered(stack, device_id, tmp_path / "store", 20 * HOUR, 10 * HOUR)
+    cert, key, layout = first.certificate_file, first.key_file, stack.layout
+    request, made = csr(device_id, tmp_path), tmp_path / "next.der"
+    body = ("-m", "post", "-t", "286", "-A", "287", "-b", "64", "-f", str(request))
+    coap(stack, layout.coap_port, cert, key, "est/sren", *body, "-o", str(made))
+    assert not made.exists()
+    said = coap(stack, layout.coap_renewal_port, cert, key, "est/sren", *body, "-o", str(made))
+    assert made.exists(), said
+    renewed = x509.load_der_x509_certificate(made.read_bytes())
+    assert proves(stack, device_id, renewed, tmp_path) == Reason.NEAR_EXPIRY.value
+
+
+def of(stack: RunningStack, device_id: str, kind: type) -> list[Any]:
+    """Return the records of a kind in a device's history."""
+    found = [one.record for one in stack.fleet.read(DEVICE_EVENTS) if one.key == device_id.encode()]
+    return [one for one in found if isinstance(one, kind)]
