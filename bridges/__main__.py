@@ -11,7 +11,6 @@ from pathlib import Path
 import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from prometheus_client import start_http_server
 
 from bridges import run
 from bridges.coap import process as coap
@@ -22,6 +21,7 @@ from bridges.meter import Meter
 from bridges.mqtt import settings
 from bridges.mqtt.bridge import MqttBridge
 from bridges.mqtt.client import KEEP_ALIVE_SECONDS, Door
+from protocols.exposition import Endpoint, Registry
 from schemas import topics
 
 EXAMPLES = """examples:
@@ -83,8 +83,8 @@ def _mqtt_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _mqtt(options: argparse.Namespace) -> None:
-    secret, meter = options.secret_file.read_bytes(), Meter()
+def _mqtt(options: argparse.Namespace, registry: Registry) -> None:
+    secret, meter = options.secret_file.read_bytes(), Meter(registry)
     bridge_id, door = options.bridge_id, _door(options)
     if options.settings is not None:
         bridge_id, door = settings.read(options.settings)
@@ -98,7 +98,10 @@ def _mqtt(options: argparse.Namespace) -> None:
     )
 
     def make(recorder: Recorder) -> MqttBridge:
-        return MqttBridge(door, bridge_id, secret, recorder, meter)
+        meter.recorder.watch(recorder)
+        bridge = MqttBridge(door, bridge_id, secret, recorder, meter)
+        meter.watch(options.buckets, lambda: len(bridge.served()))
+        return bridge
 
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 50)
@@ -127,12 +130,13 @@ def main(argv: list[str] | None = None) -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    registry = Registry()
     if options.metrics_port:
-        start_http_server(options.metrics_port, options.metrics_host)
+        Endpoint(registry, options.metrics_port, options.metrics_host)
     try:
         with contextlib.suppress(KafkaException):
             topics.check(AdminClient({"bootstrap.servers": options.bootstrap}).list_topics)
-        options.work(options)
+        options.work(options, registry)
     except (topics.WrongTopics, settings.InvalidSettings, Unmarked) as error:
         sys.exit(f"error: {error}")
 

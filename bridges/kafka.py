@@ -5,6 +5,7 @@ waits for Kafka is bounded in bytes, and everything goes out in order once Kafka
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -35,6 +36,7 @@ class Recorder:
     def __init__(self, bootstrap: str, waiting_bytes_max: int = WAITING_BYTES_MAX) -> None:
         self._fatal: KafkaError | None = None
         self._waiting_bytes, self._waiting_bytes_max = 0, waiting_bytes_max
+        self._heard = 0.0
         self._room = asyncio.Event()
         self._room.set()
         self._producer = Producer(
@@ -74,6 +76,8 @@ class Recorder:
                 self._producer.produce(topic, value, key, partition, on_delivery=delivered)
         except BufferError as error:
             raise Full(f"{len(self._producer)} records wait for Kafka") from error
+        if not self._waiting_bytes:
+            self._heard = time.monotonic()
         self._waiting_bytes += size
         if self._waiting_bytes > self._waiting_bytes_max:
             self._room.clear()
@@ -82,6 +86,11 @@ class Recorder:
     def waiting_bytes(self) -> int:
         """How much waits for Kafka."""
         return self._waiting_bytes
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long Kafka has acknowledged nothing of what waits for it."""
+        return time.monotonic() - self._heard if self._waiting_bytes else 0.0
 
     async def until_room(self) -> None:
         """Wait while too much waits for Kafka: whoever takes from a door asks first."""
@@ -115,6 +124,7 @@ class Recorder:
         self, done: Callable[[], None], size: int, error: KafkaError | None, _message: object
     ) -> None:
         self._waiting_bytes -= size
+        self._heard = time.monotonic()
         if self._waiting_bytes <= self._waiting_bytes_max // 2:
             self._room.set()
         if error is None:

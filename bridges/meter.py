@@ -2,14 +2,15 @@
 
 import itertools
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import Counter, Gauge
 from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.registry import REGISTRY, Collector
+from prometheus_client.registry import Collector
 
-SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144)
-"""Upper bounds of the size histogram, bytes."""
+from bridges.kafka import Recorder
+from protocols.exposition import Registry
+from schemas.metrics import doors as metrics
+from schemas.metrics.metric import SIZES
 
 
 class _Sizes(Collector):
@@ -25,25 +26,47 @@ class _Sizes(Collector):
             self._sum += size
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        bounds = [*map(str, SIZES), "+Inf"]
+        bounds = [*(f"{float(one)}" for one in SIZES), "+Inf"]
         buckets = list(zip(bounds, itertools.accumulate(self._counts), strict=True))
+        declared = metrics.MQTT_MESSAGE_SIZE
         yield HistogramMetricFamily(
-            "mqtt_message_size", "Payload bytes.", buckets=buckets, sum_value=self._sum
+            declared.name, declared.help, buckets=buckets, sum_value=self._sum
         )
+
+
+class RecorderMeter:
+    """Shows what waits for Kafka, as the recorder has it at the moment of the question."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._waiting = registry.gauge(metrics.BRIDGE_WAITING)
+        self._silent = registry.gauge(metrics.BRIDGE_KAFKA_SILENT)
+
+    def watch(self, recorder: Recorder) -> None:
+        """Show this recorder from now on."""
+        self._waiting.set_function(lambda: recorder.waiting_bytes)
+        self._silent.set_function(lambda: recorder.silent_seconds)
 
 
 class Meter:
     """Counts messages, refusals, hints and lost connections of the MQTT bridge."""
 
-    def __init__(self) -> None:
-        self._received = Counter("mqtt_messages_received", "Messages from devices.")
-        self._sent = Counter("mqtt_messages_sent", "Messages to devices.")
+    def __init__(self, registry: Registry) -> None:
+        self._received = registry.counter(metrics.MQTT_MESSAGES_RECEIVED)
+        self._sent = registry.counter(metrics.MQTT_MESSAGES_SENT)
         self._sizes = _Sizes()
-        REGISTRY.register(self._sizes)
-        self._errors = Gauge("mqtt_connection_errors", "Lost connections to the broker.")
-        self._refused = Counter("bridge_refused", "Refusals by reason.", ["reason"])
-        self._hints = Counter("mqtt_hints", "Wills and births: read by nobody.", ["kind"])
-        self._untold = Counter("mqtt_untold", "Acknowledgements to devices that were given up.")
+        registry.register(self._sizes)
+        self._errors = registry.gauge(metrics.MQTT_CONNECTION_ERRORS)
+        self._served = registry.gauge(metrics.MQTT_BUCKETS_SERVED)
+        self._buckets = registry.gauge(metrics.MQTT_BUCKETS)
+        self._refused = registry.counter(metrics.BRIDGE_REFUSED)
+        self._hints = registry.counter(metrics.MQTT_HINTS)
+        self._untold = registry.counter(metrics.MQTT_UNTOLD)
+        self.recorder = RecorderMeter(registry)
+
+    def watch(self, buckets: int, served: Callable[[], int]) -> None:
+        """Show how many buckets there are, and from now on how many are served here."""
+        self._buckets.set(buckets)
+        self._served.set_function(served)
 
     def received(self, sizes: list[int]) -> None:
         """Count messages of these many payload bytes."""

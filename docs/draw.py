@@ -4,9 +4,11 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from schemas import codec, reasons, topics
 from schemas.decisions import DecisionName
+from schemas.metrics import METRICS, metric, worker
 from streams.core import anomaly, campaign, fleet_config, rotation
 
 HERE = Path(__file__).parent
@@ -93,6 +95,35 @@ def configuration_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def metrics_page() -> str:
+    """Return docs/metrics.md: every metric of every process."""
+    lines = ["# Metrics", "", DRAWN.strip(), ""]
+    lines += [
+        "Each process answers `GET /metrics` on its own port (`--metrics-port`), in Prometheus'"
+    ]
+    lines += ["text format. The names are the ones a query uses. No label names a device. Label"]
+    lines += [f"`fleet` names the first {metric.FLEETS_MAX} fleets that a worker has seen"]
+    lines += [f"(`--metrics-fleets-max`); the others are added up as `{metric.OTHER_FLEETS}`, and"]
+    lines += [
+        f"`{worker.FLEETS_HIDDEN.name}` counts them. A fleet's gauges come from the one worker"
+    ]
+    lines += [
+        "that has the fleet's row; its sums from its members, at most once per `metricsInterval`."
+    ]
+    lines += [
+        "[operations.md](operations.md) says which to watch, and what to do when an alert fires."
+    ]
+    for process in get_args(metric.Process):
+        lines += ["", f"## {process[0].upper()}{process[1:]}", ""]
+        lines += ["| metric | type | labels | unit | what |", "|---|---|---|---|---|"]
+        for one in METRICS:
+            if process in one.process:
+                labels = ", ".join(f"`{label}`" for label in one.labels)
+                lines.append(f"| `{one.name}` | {one.kind} | {labels} | {one.unit} | {one.help} |")
+    lines += ["", "Beside these each process has `process_*` and `python_*` of its own."]
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> Iterator[tuple[Path, str]]:
     """Yield each drawn file and its text."""
     yield HERE / "topics.md", topics_page()
@@ -100,6 +131,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield HERE / "rotation.md", saga_page()
     yield HERE / "campaign-states.md", campaign_page()
     yield HERE / "fleet-configuration.md", configuration_page()
+    yield HERE / "metrics.md", metrics_page()
 
 
 def main(argv: list[str]) -> int:

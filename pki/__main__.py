@@ -11,10 +11,10 @@ from pathlib import Path
 import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from prometheus_client import CollectorRegistry, start_http_server
 
 from pki import authority, issuer, issuer_process, ledger, private
 from pki.meter import PrometheusMeter
+from protocols.exposition import Endpoint, Registry
 from schemas import topics
 
 DAY = datetime.timedelta(days=1)
@@ -140,10 +140,10 @@ def _issuer(options: argparse.Namespace) -> None:
         grace=options.grace_days * DAY,
         door_anchors=(loaded.service.certificate,),
     )
-    registry = CollectorRegistry()
+    registry = Registry()
     meter = PrometheusMeter(registry)
     if options.metrics_port:
-        start_http_server(options.metrics_port, options.metrics_host, registry)
+        Endpoint(registry, options.metrics_port, options.metrics_host)
     stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stop.append(received))

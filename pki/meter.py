@@ -2,10 +2,8 @@
 
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-JUDGING = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25)
-ANSWERING = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+from protocols.exposition import Registry
+from schemas.metrics import services as metrics
 
 
 class Meter(Protocol):
@@ -36,28 +34,15 @@ class Meter(Protocol):
 class PrometheusMeter:
     """The meter that Prometheus reads."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._signed = Counter("issuer_signed", "Certificates issued.", registry=registry)
-        self._refused = Counter(
-            "issuer_refused", "Requests refused.", ["reason"], registry=registry
-        )
-        self._entries = Gauge(
-            "issuer_crl_entries", "Entries of the revocation list.", registry=registry
-        )
-        self._judging = Histogram(
-            "issuer_seconds", "Judging and signing one request.", registry=registry, buckets=JUDGING
-        )
-        self._answering = Histogram(
-            "issuer_answer_seconds",
-            "From the request's broker time until Kafka has the answer.",
-            registry=registry,
-            buckets=ANSWERING,
-        )
-        self._queue = Gauge("issuer_queue", "Requests that wait.", registry=registry)
-        self._active = Gauge("issuer_active", "1 answers, 0 stands by.", registry=registry)
-        self._until = Gauge(
-            "issuer_crl_next_update_seconds", "nextUpdate, as Unix time.", registry=registry
-        )
+    def __init__(self, registry: Registry) -> None:
+        self._signed = registry.counter(metrics.ISSUER_SIGNED)
+        self._refused = registry.counter(metrics.ISSUER_REFUSED)
+        self._entries = registry.gauge(metrics.ISSUER_CRL_ENTRIES)
+        self._judging = registry.histogram(metrics.ISSUER_SECONDS)
+        self._answering = registry.histogram(metrics.ISSUER_ANSWER_SECONDS)
+        self._queue = registry.gauge(metrics.ISSUER_QUEUE)
+        self._active = registry.gauge(metrics.ISSUER_ACTIVE)
+        self._until = registry.gauge(metrics.ISSUER_CRL_NEXT_UPDATE)
 
     def signed(self) -> None:
         """Count a certificate."""

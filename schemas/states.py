@@ -301,13 +301,23 @@ class DeviceRow:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the devices of a partition, kept by the difference of each row."""
+    """Sums over the devices of a partition, kept by the difference of each row.
+
+    From `requested` on: devices by the state of their rotation; `rotating` is the sum of them.
+    """
 
     registered: int = 0
     connected: int = 0
     rotations: int = 0
     rotating: int = 0
     alerts_open: int = 0
+    requested: int = 0
+    csr_received: int = 0
+    issued: int = 0
+    delivered: int = 0
+    proven: int = 0
+    failed: int = 0
+    abandoned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,12 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--metrics-host", default=defaults.metrics_host, help="who may ask: this machine"
     )
+    parser.add_argument(
+        "--metrics-fleets-max",
+        type=int,
+        default=defaults.metrics_fleets_max,
+        help="fleets that have a label of their own; the others are added up",
+    )
     parser.add_argument("--tick-seconds", type=float, default=defaults.tick_seconds)
     parser.add_argument(
         "--session-timeout-seconds", type=float, default=defaults.session_timeout_seconds

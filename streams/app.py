@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from prometheus_client import start_http_server
+from faust.types import TP
 
+from protocols.exposition import Endpoint, Registry
+from schemas.metrics.metric import FLEETS_MAX
 from streams.engine.program import Program
 from streams.engine.table import Place
 from streams.engine.transport import BatchTransport
@@ -28,6 +30,7 @@ class Settings:
     application: str = "fleetcert-devices"
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
+    metrics_fleets_max: int = FLEETS_MAX
     tick_seconds: float = 1.0
     session_timeout_seconds: float = 10.0
     commit_seconds: float = 1.0
@@ -60,14 +63,15 @@ def create(settings: Settings, programs: Sequence[Program[Any]] = PROGRAMS) -> f
     )
     app.transport = BatchTransport([*app.conf.broker], app, loop=app.loop)
     place = Place(settings.bootstrap, settings.application, settings.data_dir, settings.snapshots)
-    meter = PrometheusMeter()
+    registry = Registry()
+    meter = PrometheusMeter(registry, settings.metrics_fleets_max)
     for program in programs:
         _run(app, settings, program, place, meter)
 
     @app.task
     async def metrics() -> None:
         if settings.metrics_port:
-            start_http_server(settings.metrics_port, settings.metrics_host)
+            Endpoint(registry, settings.metrics_port, settings.metrics_host)
 
     return app
 
@@ -81,7 +85,14 @@ def _run(
 ) -> None:
     """Connect one program: its agent, its clock, its watchdog and the assignment."""
     topic = app.topic(program.events, value_serializer="raw", key_serializer="raw")
-    worker: Worker[Any] = Worker(program, place, meter.of(program.name))
+
+    def end(partition: int) -> int | None:
+        try:
+            return int(app.consumer.highwater(TP(program.events, partition)))
+        except Exception:  # nothing was heard of it yet, or not any more
+            return None
+
+    worker: Worker[Any] = Worker(program, place, meter.of(program.name, end))
     watchdog = Watchdog(
         settings.bootstrap,
         settings.application,
@@ -89,6 +100,7 @@ def _run(
         worker.progress,
         settings.stall_seconds,
     )
+    meter.watch(program.name, lambda: watchdog.standstill_seconds)
 
     def ours(partitions: Any) -> list[int]:
         return [one.partition for one in partitions if one.topic == program.events]

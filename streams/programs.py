@@ -15,6 +15,7 @@ from streams.core import device, fleet, wide
 from streams.core.machine import Entry, Folded, Machine, Partition, fold
 from streams.core.wide import WideMachine
 from streams.engine.program import Input, Program
+from streams.figures import FleetView
 
 R = TypeVar("R", bound=Any)
 DUE = "next_due_at"
@@ -62,6 +63,9 @@ class MachineProgram(Generic[R]):
         """Return `next_due_at` of an encoded row: an eighth of the time of decoding the row."""
         row: type = self.row
         return _due_reader(row)(data)
+
+    def view(self) -> None:
+        """Return no figures: the partition row has all that is told of devices."""
 
     def fold(self, partition: Partition[R], records: Sequence[Input]) -> Folded[R]:
         """Decode the records and fold them with the machine."""
@@ -117,6 +121,10 @@ class WideProgram:
         """Return `next_due_at` of an encoded row."""
         reader = _due_readers(self.rows).get(data[: codec.HEADER.size])
         return int(codec.decode(data).next_due_at) if reader is None else reader(data)
+
+    def view(self) -> FleetView:
+        """Return the figures of a partition's fleets."""
+        return FleetView()
 
     def fold(self, partition: Partition[Any], records: Sequence[Input]) -> Folded[Any]:
         """Decode the records and fold them with the machine."""

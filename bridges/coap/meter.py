@@ -1,24 +1,22 @@
 """What the CoAP bridge measures, for Prometheus. No label names a device."""
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from bridges.est.meter import RenewalMeter
+from bridges.meter import RecorderMeter
+from protocols.exposition import Registry
+from schemas.metrics import doors as metrics
 
 
 class Meter(RenewalMeter):
     """Counts messages, sessions and refusals of the CoAP bridge."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._received = Counter("coap_messages_received", "Messages from devices.")
-        self._sent = Counter("coap_messages_sent", "Commands handed to sessions.")
-        self._size = Histogram(
-            "coap_message_size",
-            "Payload bytes.",
-            buckets=(64, 256, 1024, 4096, 16384, 65536, 262144),
-        )
-        self._sessions = Gauge("coap_sessions", "Open sessions by transport.", ["transport"])
-        self._refused = Counter("bridge_refused", "Refusals by reason.", ["reason"])
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self._received = registry.counter(metrics.COAP_MESSAGES_RECEIVED)
+        self._sent = registry.counter(metrics.COAP_MESSAGES_SENT)
+        self._size = registry.histogram(metrics.COAP_MESSAGE_SIZE)
+        self._sessions = registry.gauge(metrics.COAP_SESSIONS)
+        self._refused = registry.counter(metrics.BRIDGE_REFUSED)
+        self.recorder = RecorderMeter(registry)
 
     def received(self, size: int) -> None:
         """Count one message of `size` payload bytes."""

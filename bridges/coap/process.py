@@ -14,6 +14,7 @@ from bridges.coap.tcp import narrow_buffers
 from bridges.commands import AllCommands
 from bridges.heartbeat import Rhythm
 from bridges.kafka import Recorder
+from protocols.exposition import Registry
 
 GC_THRESHOLDS = (50_000, 50, 1_000)
 """Messages are many and in no cycle: by default, collecting takes a third of the time."""
@@ -84,11 +85,12 @@ def settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, registry: Registry) -> None:
     """Run one bridge until SIGTERM."""
-    meter, wanted = Meter(), settings(options)
+    meter, wanted = Meter(registry), settings(options)
 
     def make(recorder: Recorder) -> CoapBridge:
+        meter.recorder.watch(recorder)
         return CoapBridge(wanted, recorder, meter)
 
     def source(bridge: CoapBridge) -> AllCommands:

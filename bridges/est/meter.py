@@ -1,14 +1,16 @@
 """What the doors of EST measure, for Prometheus. No label names a device."""
 
-from prometheus_client import Counter, Histogram
+from bridges.meter import RecorderMeter
+from protocols.exposition import Registry
+from schemas.metrics import doors as metrics
 
 
 class RenewalMeter:
     """Counts renewals by what became of them."""
 
-    def __init__(self) -> None:
-        self._renewals = Counter("est_renewals", "Renewals by outcome or reason.", ["outcome"])
-        self._seconds = Histogram("est_renewal_seconds", "From the CSR to its answer.")
+    def __init__(self, registry: Registry) -> None:
+        self._renewals = registry.counter(metrics.EST_RENEWALS)
+        self._seconds = registry.histogram(metrics.EST_RENEWAL_SECONDS)
 
     def renewed(self, outcome: str, seconds: float) -> None:
         """Count one: `issued`, `pending`, or the value of a Reason."""
@@ -19,10 +21,11 @@ class RenewalMeter:
 class Meter(RenewalMeter):
     """Counts what the HTTPS door does."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._requests = Counter("est_requests", "Requests.", ["operation", "status"])
-        self._refused = Counter("bridge_refused", "Refusals by reason.", ["reason"])
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self._requests = registry.counter(metrics.EST_REQUESTS)
+        self._refused = registry.counter(metrics.BRIDGE_REFUSED)
+        self.recorder = RecorderMeter(registry)
 
     def answered(self, operation: str, status: int) -> None:
         """Count one answer; `operation` is one of EST's, or `other`."""

@@ -14,6 +14,7 @@ from bridges.est.meter import Meter
 from bridges.est.renewals import PATIENCE_SECONDS, Registrar, Renewals
 from bridges.est.server import EstServer, Settings
 from bridges.kafka import Full, Recorder
+from protocols.exposition import Registry
 from schemas import codec, events
 from schemas.commands import Command, RefuseCertificate
 from schemas.envelope import RENEWAL
@@ -119,11 +120,12 @@ def settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, registry: Registry) -> None:
     """Run the door until SIGTERM."""
-    meter, wanted = Meter(), settings(options)
+    meter, wanted = Meter(registry), settings(options)
 
     def make(recorder: Recorder) -> EstBridge:
+        meter.recorder.watch(recorder)
         return EstBridge(wanted, recorder, meter)
 
     def source(bridge: EstBridge) -> AllCommands:

@@ -63,7 +63,8 @@ class MqttBridge:
 
     def served(self) -> list[int]:
         """Return the buckets whose session is up, and whose broker is not mute."""
-        return [number for number, (bucket, _) in self._buckets.items() if bucket.served()]
+        held = tuple(self._buckets.items())  # the metrics ask from another thread
+        return [number for number, (bucket, _) in held if bucket.served()]
 
     async def keep_down(self) -> None:
         """Keep the session that commands and acknowledgements go down, until cancelled."""

@@ -1,25 +1,17 @@
 """What the supervisor shows to Prometheus: each process, its restarts, the room on its volume."""
 
-from prometheus_client import CollectorRegistry, Gauge
+from protocols.exposition import Registry
+from schemas.metrics import services as metrics
 
 
 class Meter:
     """The supervisor's metrics; the labels are the processes' names."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._running = Gauge(
-            "stack_process_running", "1 where it is ready.", ["process"], registry=registry
-        )
-        self._restarts = Gauge(
-            "stack_restarts", "Ends that nobody asked for.", ["process"], registry=registry
-        )
-        self._full = Gauge(
-            "stack_volume_full", "1 where it is stopped for want of room.", ["process"],
-            registry=registry,
-        )  # fmt: skip
-        self._free = Gauge(
-            "stack_volume_free_bytes", "Free on its volume.", ["process"], registry=registry
-        )
+    def __init__(self, registry: Registry) -> None:
+        self._running = registry.gauge(metrics.STACK_PROCESS_RUNNING)
+        self._restarts = registry.gauge(metrics.STACK_RESTARTS)
+        self._full = registry.gauge(metrics.STACK_VOLUME_FULL)
+        self._free = registry.gauge(metrics.STACK_VOLUME_FREE)
 
     def process(self, name: str, running: bool, restarts: int) -> None:
         """Show a process: whether it is ready, and how often it was started anew."""

@@ -19,14 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from prometheus_client import CollectorRegistry, start_http_server
-
 from client.local import dtls13, launch
 from client.local.errors import LocalError
 from client.local.layout import HOST, Layout
 from client.local.meter import Meter
 from client.local.processes import Process, listens, processes
 from pki import files
+from protocols.exposition import Endpoint, Registry
 
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 HEALTHY_SECONDS = 30.0
@@ -195,7 +194,7 @@ class Supervisor:
         self._layout, self._on_change = layout, on_change
         self.children: list[Child] = []
         self._ready = False
-        self._registry = CollectorRegistry()
+        self._registry = Registry()
         self._meter = Meter(self._registry)
 
     async def run(self, started: asyncio.Event, stopping: asyncio.Event) -> None:
@@ -206,7 +205,7 @@ class Supervisor:
             self._layout.log_dir.mkdir(parents=True, exist_ok=True)
             prepared = await asyncio.to_thread(processes, self._layout)
             port = self._layout.supervisor_port
-            server, _ = start_http_server(port, HOST, self._registry)
+            endpoint = Endpoint(self._registry, port, HOST)
             tasks = [asyncio.create_task(self._watch_volumes())]
             try:
                 for process in prepared:
@@ -221,8 +220,7 @@ class Supervisor:
             finally:
                 tasks.pop(0).cancel()
                 await self._drain(tasks)
-                await asyncio.to_thread(server.shutdown)
-                server.server_close()
+                await asyncio.to_thread(endpoint.close)
         finally:
             lock.close()
 

@@ -107,7 +107,7 @@ def count(row: Any) -> Totals:
     return _part(
         row.connected,
         row.rotations,
-        not isinstance(row.rotation, Idle),
+        rotation.name(row.rotation),
         anomaly.open_alerts(row),
     )
 
@@ -116,9 +116,12 @@ _NO_PART = Totals()
 
 
 @functools.lru_cache(maxsize=10_000)
-def _part(connected: bool, rotations: int, rotating: bool, alerts_open: int) -> Totals:
+def _part(connected: bool, rotations: int, saga: str, alerts_open: int) -> Totals:
     """Return the same object for the same part: most events change no total."""
-    return Totals(1, int(connected), rotations, int(rotating), alerts_open)
+    part = Totals(1, int(connected), rotations, 0, alerts_open)
+    if saga == rotation.IDLE:
+        return part
+    return changed(part, rotating=1, **{saga.replace("-", "_"): 1})
 
 
 def _first(turn: Turn, event: events.Keyed) -> DeviceRow | None:

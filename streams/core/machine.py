@@ -9,7 +9,8 @@ that this core folds.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, get_args
 
 from schemas.decisions import DecisionName, Severity
@@ -44,6 +45,7 @@ SET_ASIDE_MAX = 1_000
 WAKINGS_PER_ROW_MAX = 8
 """Wakings of one row that may be set aside; then it sleeps until another core is activated."""
 
+_SUMS = attrgetter(*(one.name for one in fields(Totals)))
 _ROOM = OUTPUTS_MAX - OUTPUTS_PER_ROW_MAX
 _BROADCASTS = frozenset(get_args(Broadcast))
 
@@ -107,13 +109,17 @@ class Partition(Generic[R]):
 
 @dataclass(slots=True)
 class Folded(Generic[R]):
-    """What a batch changed: rows by key, outputs in order, and what was counted."""
+    """What a batch changed: rows by key, outputs in order, and what was counted.
+
+    `seconds` is how long the fold took, set by whoever has a clock.
+    """
 
     rows: dict[bytes, R] = field(default_factory=dict)
     outputs: list[Output] = field(default_factory=list)
     stepped: int = 0
     skipped: int = 0
     set_aside: int = 0
+    seconds: float = 0.0
 
 
 def fold(machine: Machine[R], partition: Partition[R], entries: Iterable[Entry]) -> Folded[R]:
@@ -311,13 +317,7 @@ def sleeps(row: PartitionRow, key: bytes, offset: int) -> bool:
 
 
 def _moved(totals: Totals, old: Totals, new: Totals) -> Totals:
-    return Totals(
-        registered=totals.registered - old.registered + new.registered,
-        connected=totals.connected - old.connected + new.connected,
-        rotations=totals.rotations - old.rotations + new.rotations,
-        rotating=totals.rotating - old.rotating + new.rotating,
-        alerts_open=totals.alerts_open - old.alerts_open + new.alerts_open,
-    )
+    return Totals(*(a - b + c for a, b, c in zip(*map(_SUMS, (totals, old, new)), strict=True)))
 
 
 def set_aside(

@@ -50,8 +50,9 @@ UNASKED = 0
 NOT_BEFORE_LEEWAY_MS = 300_000
 """How far a certificate's notBefore lies in the past, for devices whose clock is slow."""
 
+IDLE = "idle"
 NAMES: dict[type[Rotation], str] = {
-    Idle: "idle",
+    Idle: IDLE,
     Requested: "requested",
     CsrReceived: "csr-received",
     Issued: "issued",

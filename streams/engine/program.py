@@ -4,7 +4,7 @@ The engine knows keys, bytes, offsets, deadlines and versions; a program knows a
 `streams/programs.py` makes one of a machine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -43,6 +43,28 @@ class Record:
     value: bytes | None
 
 
+class View(Protocol):
+    """Figures over one partition's rows, kept by what changes: no part of the state.
+
+    It is filled at the opening with all rows of its prefixes, and dropped with the partition. It is
+    read from another thread: what it shows is replaced, not changed.
+    """
+
+    rows: tuple[bytes, ...]
+    """Begin the keys of rows that are shown as they are."""
+    keys: tuple[bytes, ...]
+    """Begin the keys of rows of which only the coming and going counts."""
+
+    def row(self, key: bytes, row: Any) -> None:
+        """Take a row as it is now, None where it is gone."""
+
+    def key(self, key: bytes, by: int) -> None:
+        """Take a key that came (1) or went (-1)."""
+
+    def settle(self, first: Callable[[bytes], bytes | None]) -> None:
+        """Take the end of a batch; `first` gives the first key behind a prefix."""
+
+
 class Program(Protocol[R]):
     """A fold and the bytes of its rows. All of it is pure."""
 
@@ -70,6 +92,9 @@ class Program(Protocol[R]):
 
     def due_at(self, data: bytes) -> int:
         """Return the row's deadline without decoding all of it; zero for none."""
+
+    def view(self) -> View | None:
+        """Return the figures to keep beside one partition's rows, None for none."""
 
     def fold(self, partition: Partition[R], records: Sequence[Input]) -> Folded[R]:
         """Fold the records, in the order of their offsets, and return what changed."""

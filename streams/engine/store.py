@@ -10,6 +10,7 @@ import shutil
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from pathlib import Path
 
 from rocksdict import Options, Rdict, WriteBatch, WriteOptions
@@ -72,13 +73,8 @@ class Store:
 
     def scan(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Return at most `limit` rows whose key begins with `prefix` and lies behind `after`."""
-        found: list[tuple[bytes, bytes]] = []
-        for key, value in self._db.items(from_key=max(prefix, after)):
-            if len(found) == limit or not key.startswith(prefix):
-                break
-            if key != after and key != POSITION_KEY:
-                found.append((key, value[DUE.size :]))
-        return found
+        behind = ((key, row) for key, row in self._from(max(prefix, after)) if key != after)
+        return list(islice(takewhile(lambda one: one[0].startswith(prefix), behind), limit))
 
     def deadlines(self) -> Iterator[tuple[bytes, int]]:
         """Yield every key and its deadline, in the order of the keys."""
@@ -88,10 +84,12 @@ class Store:
                 yield key, unpack(value)[0]
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield all rows, in the order of their keys."""
-        for key, value in self._db.items():
-            if key != POSITION_KEY:
-                yield key, value[DUE.size :]
+        """Return all rows, in the order of their keys."""
+        return self._from(b"")
+
+    def below(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield all rows whose key begins with `prefix`, in the order of the keys."""
+        return takewhile(lambda one: one[0].startswith(prefix), self._from(prefix))
 
     def clear(self) -> None:
         """Throw everything away."""
@@ -102,6 +100,11 @@ class Store:
     def close(self) -> None:
         """Flush and close."""
         self._db.close()
+
+    def _from(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for key, value in self._db.items(from_key=first) if first else self._db.items():
+            if key != POSITION_KEY:
+                yield key, value[DUE.size :]
 
     def _open(self) -> Rdict:
         options = Options(raw_mode=True)

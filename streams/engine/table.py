@@ -21,6 +21,7 @@ the group skipped are read from the history.
 """
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ from streams.engine.cache import Cache
 from streams.engine.changelog import BY_KEY, RECOVERY_SECONDS, Changelog, Messages
 from streams.engine.failure import EngineFailed
 from streams.engine.log import read_between
-from streams.engine.program import Input, Program, Record
+from streams.engine.program import Input, Program, Record, View
 from streams.engine.recovery import Recovery
 from streams.engine.store import Position, Store
 
@@ -62,6 +63,16 @@ class Place:
     snapshots: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is told of a partition: its row, its deadlines (how many, the first), its figures."""
+
+    row: PartitionRow
+    deadlines: int
+    first_due_at: int
+    view: View | None
+
+
 class TablePartition(Generic[R]):
     """Rows, changelog and deadlines of one partition, owned by this process."""
 
@@ -71,6 +82,7 @@ class TablePartition(Generic[R]):
         self._store = Store(place.data_dir / program.table / str(number))
         self._cache: Cache[R] = Cache(CACHED_ROWS_MAX)
         self._position = Position("", 0)
+        self._view = program.view()
         self._partition: Partition[R] = Partition(
             number, PartitionRow(), self._read, Deadlines(), self._scan
         )
@@ -79,6 +91,12 @@ class TablePartition(Generic[R]):
     def row(self) -> PartitionRow:
         """The partition row as it stands."""
         return self._partition.row
+
+    @property
+    def standing(self) -> "Standing":
+        """What can be told of the partition; asked for between batches."""
+        deadlines = self._partition.deadlines
+        return Standing(self.row, len(deadlines), deadlines.first(), self._view)
 
     def open(self, abandon: threading.Event) -> None:
         """Fence, recover to the position, index the deadlines.
@@ -100,6 +118,7 @@ class TablePartition(Generic[R]):
         self._partition.row, self._partition.deadlines, self._position = recovery.run()
         self._check_version()
         self._mark()
+        self._fill()
 
     def apply(self, records: Sequence[Input]) -> Folded[R]:
         """Apply a batch in the write order. Raises EngineFailed; the process must then end."""
@@ -107,7 +126,9 @@ class TablePartition(Generic[R]):
         fresh, skipped = self._fresh(records)
         if not fresh:
             return Folded(skipped=skipped)
+        started = time.perf_counter()
         folded = self._program.fold(self._partition, fresh)
+        folded.seconds = time.perf_counter() - started
         folded.skipped += skipped
         faults.point("engine:after-step")
         encode = self._program.encode
@@ -121,8 +142,10 @@ class TablePartition(Generic[R]):
         faults.point("engine:after-commit")
         self._position = Position(self._position.topic_id, following)
         due_at = self._partition.deadlines.at
+        came = self._came(folded.rows)
         self._store.write(((key, due_at(key), data) for key, data in rows.items()), self._position)
         faults.point("engine:after-store")
+        self._show(folded.rows, came)
         self._remember(folded.rows)
         self._check_version()
         return folded
@@ -192,6 +215,43 @@ class TablePartition(Generic[R]):
             self._place.snapshots, snapshot.taken(self._program.table, self.number, rows)
         )
         log.info("snapshot.marked", partition=self.number, core=row.core_version, file=str(path))
+
+    def _fill(self) -> None:
+        """Fill the view with the rows that were recovered."""
+        view = self._view
+        if view is None:
+            return
+        for prefix in view.rows:
+            for key, row in self._store.below(prefix):
+                view.row(key, self._program.decode(row))
+        for prefix in view.keys:
+            for key, _ in self._store.below(prefix):
+                view.key(key, 1)
+        view.settle(self._first)
+
+    def _came(self, rows: Mapping[bytes, R | None]) -> dict[bytes, int]:
+        """Return which of the keys that a view counts come (1) and go (-1) with these rows."""
+        if self._view is None:
+            return {}
+        counted, get = self._view.keys, self._store.get
+        before = {key: get(key) is not None for key in rows if key.startswith(counted)}
+        return {key: (rows[key] is not None) - there for key, there in before.items()}
+
+    def _show(self, rows: Mapping[bytes, R | None], came: Mapping[bytes, int]) -> None:
+        """Let the view follow a batch that is written."""
+        view = self._view
+        if view is None or not rows:
+            return
+        for key, row in rows.items():
+            if key.startswith(view.rows):
+                view.row(key, row)
+        for key, by in came.items():
+            if by:
+                view.key(key, by)
+        view.settle(self._first)
+
+    def _first(self, prefix: bytes) -> bytes | None:
+        return next((key for key, _ in self._store.below(prefix)), None)
 
     def _remember(self, rows: Mapping[bytes, R | None]) -> None:
         gone = [key for key, row in rows.items() if row is None]

@@ -40,6 +40,8 @@ class Watchdog:
         self._bootstrap, self._group = bootstrap, group
         self._moved: dict[int, tuple[int, float]] = {}
         self._stopped = threading.Event()
+        self.standstill_seconds = 0.0
+        """How long the partition that moved last of all has stood at the last look."""
 
     def start(self) -> None:
         """Begin to look, in a thread."""
@@ -63,12 +65,14 @@ class Watchdog:
                 self._look(consumer, time.monotonic())
             except KafkaException as error:
                 self._moved.clear()  # nobody moves while Kafka is away: count anew
+                self.standstill_seconds = 0.0
                 log.warning("watchdog.kafka_away", error=str(error))
 
     def _look(self, consumer: Consumer, now: float) -> None:
         owned = self._progress()
         stands = {number: at for number, at in owned.items() if at is not None}
         standing = self._standing(stands if owned else self._committed(consumer), now)
+        self.standstill_seconds = max((now - since for _, since in standing.values()), default=0.0)
         for number, (at, since) in standing.items():
             _, end = consumer.get_watermark_offsets(
                 TopicPartition(self._topic, number), timeout=ANSWER_SECONDS

@@ -20,13 +20,12 @@ from confluent_kafka import Producer
 from schemas import codec
 from schemas.envelope import BROADCAST_KEY
 from schemas.events import ClockTicked
-from schemas.states import PartitionRow
 from schemas.topics import PARTITIONER
 from streams.core.machine import Folded
 from streams.engine.failure import fail
 from streams.engine.program import Input, Program
 from streams.engine.recovery import Abandoned
-from streams.engine.table import Place, TablePartition
+from streams.engine.table import Place, Standing, TablePartition
 
 R = TypeVar("R", bound=Any)
 log = structlog.get_logger()
@@ -38,13 +37,13 @@ TICK_SECONDS_MAX = 5.0
 class Meter(Protocol):
     """What the worker tells of itself."""
 
-    def opened(self, partition: int, row: PartitionRow, seconds: float) -> None:
+    def opened(self, partition: int, standing: Standing, seconds: float) -> None:
         """Show a partition that was opened."""
 
     def applied(
-        self, partition: int, folded: Folded[Any], row: PartitionRow, seconds: float
+        self, partition: int, folded: Folded[Any], standing: Standing, seconds: float
     ) -> None:
-        """Count one batch, and show the partition row behind it."""
+        """Count one batch, and show how the partition stands behind it."""
 
     def closed(self, partition: int) -> None:
         """Forget what was shown of a partition."""
@@ -127,7 +126,8 @@ class Worker(Generic[R]):
                 folded = await asyncio.to_thread(table.apply, batch)
             except Exception as error:
                 fail(error)
-        self._meter.applied(number, folded, table.row, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._meter.applied(number, folded, table.standing, seconds)
 
     def tick(self) -> None:
         """Write the time into every partition that is open."""
@@ -153,7 +153,7 @@ class Worker(Generic[R]):
             fail(error)
         if table is not None:
             seconds = time.perf_counter() - started
-            self._meter.opened(number, table.row, seconds)
+            self._meter.opened(number, table.standing, seconds)
             log.info(
                 "partition.opened",
                 program=self._program.name,

@@ -1,7 +1,7 @@
 """The laws of the machine, over random histories: repeat, replay, split, total."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -188,17 +188,7 @@ def test_a_device_always_holds_one_active_certificate(history: list[Any]) -> Non
         assert len(active) == 1
     ids = [one.record.decision_id for one in outputs if hasattr(one.record, "decision_id")]
     assert len(ids) == len(set(ids))
-    counted = Totals()
-    for one in rows.values():
-        part = device.count(one)
-        counted = replace(
-            counted,
-            registered=counted.registered + part.registered,
-            connected=counted.connected + part.connected,
-            rotations=counted.rotations + part.rotations,
-            rotating=counted.rotating + part.rotating,
-            alerts_open=counted.alerts_open + part.alerts_open,
-        )
-    assert row.totals == counted
+    parts = [astuple(device.count(one)) for one in rows.values()]
+    assert astuple(row.totals) == tuple(map(sum, zip(astuple(Totals()), *parts, strict=True)))
     assert row.rows == len(rows)
     sums_are_whole(rows)

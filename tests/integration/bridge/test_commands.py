@@ -64,10 +64,10 @@ async def test_a_clean_session_has_nothing_waiting(rig: Rig, bridge: Bridge) -> 
     """A command for a device without a session is not kept; the next one arrives."""
     async with rig.device("clean-1"):
         pass
-    sent = bridge.metric("mqtt_messages_sent_total")
+    sent = bridge.metric("mqtt_messages_sent")
     rig.command("clean-1", install("clean-1", "missed", now() + HOUR_MS))
     await until_async(
-        lambda: bridge.metric("mqtt_messages_sent_total") > sent, describe="the first has gone down"
+        lambda: bridge.metric("mqtt_messages_sent") > sent, describe="the first has gone down"
     )
     async with rig.device("clean-1") as device:
         rig.command("clean-1", install("clean-1", "heard", now() + HOUR_MS))

@@ -15,13 +15,13 @@ async def test_nothing_is_recorded_while_kafka_stands_still(rig: Rig, alone: Bri
     async with rig.device("patient-1") as device:
         await device.report(1)
         await all_recorded(device, 1)
-        before = alone.metric("mqtt_messages_received_total")
+        before = alone.metric("mqtt_messages_received")
         rig.kafka.signal(signal.SIGSTOP)
         try:
             for sequence in range(2, 52):
                 await device.report(sequence)
             await until_async(
-                lambda: alone.metric("mqtt_messages_received_total") >= before + 50,
+                lambda: alone.metric("mqtt_messages_received") >= before + 50,
                 describe="the bridge has them",
             )
             assert device.recorded == {1}
@@ -34,12 +34,12 @@ async def test_nothing_is_recorded_while_kafka_stands_still(rig: Rig, alone: Bri
 async def test_the_broker_keeps_what_kafka_does_not_have(rig: Rig, alone: Bridge) -> None:
     """Kafka down, bridge killed: the messages were not acknowledged, and come again."""
     async with rig.device("kept-1") as device:
-        before = alone.metric("mqtt_messages_received_total")
+        before = alone.metric("mqtt_messages_received")
         rig.kafka.kill()
         for sequence in range(1, 51):
             await device.report(sequence)
         await until_async(
-            lambda: alone.metric("mqtt_messages_received_total") >= before + 50,
+            lambda: alone.metric("mqtt_messages_received") >= before + 50,
             describe="the bridge has them",
         )
         alone.end(signal.SIGKILL)
@@ -130,14 +130,14 @@ async def test_a_stopped_kafka_fills_the_broker_not_the_bridge(rig: Rig) -> None
     async with rig.device("heavy-1") as device:
         await device.report(1)
         await all_recorded(device, 1)
-        before, taken = bridge.resident_mebibytes(), bridge.metric("mqtt_messages_received_total")
+        before, taken = bridge.resident_mebibytes(), bridge.metric("mqtt_messages_received")
         rig.kafka.signal(signal.SIGSTOP)
         try:
             for sequence in range(2, count + 2):
                 said = json.dumps({"boot": 1, "sequence": sequence, "body": body}).encode()
                 await device.say("events/heat", said, "application/json")
             grown = bridge.resident_mebibytes() - before
-            assert bridge.metric("mqtt_messages_received_total") - taken < count // 3
+            assert bridge.metric("mqtt_messages_received") - taken < count // 3
             assert grown < 24, f"the bridge grew by {grown:.0f} MiB"
             assert device.recorded == {1}
         finally:
