@@ -13,6 +13,7 @@ from protocols.exposition import Registry
 from schemas.decisions import DeadLetter, Decision, DecisionName
 from schemas.metrics import worker as metrics
 from schemas.metrics.metric import FLEETS_MAX, OTHER_FLEETS
+from schemas.reasons import Reason
 from schemas.states import DeviceRow
 from streams.core.machine import Folded
 from streams.core.turn import Output
@@ -26,6 +27,14 @@ ALERTS = {
 }
 """Decisions that are alerts, and the rule of those that name none."""
 NOBODYS_FLEET = ""
+LETTERS = (
+    Reason.UNDECODABLE,
+    Reason.MALFORMED,
+    Reason.UNKNOWN_TYPE,
+    Reason.CLOCK_OFF,
+    Reason.STEP_RAISED,
+)
+"""Why a machine writes a dead letter. Shown from the start: a rate cannot see a first one else."""
 
 
 class FleetLabels:
@@ -54,6 +63,8 @@ class PrometheusMeter:
         self._outputs = registry.counter(metrics.OUTPUTS)
         self._decisions = registry.counter(metrics.DECISIONS)
         self._letters = registry.counter(metrics.DEAD_LETTERS)
+        for one in LETTERS:
+            self._letters.labels(one.value)
         self._records = registry.histogram(metrics.BATCH_RECORDS)
         self._seconds = registry.histogram(metrics.BATCH_SECONDS)
         self._step = registry.histogram(metrics.STEP_SECONDS)
