@@ -1,5 +1,6 @@
-"""The reference implementations, which are in Java: Kafka's own tools and Avro's."""
+"""The reference implementations, which are in Java: Kafka's own tools, Avro's, Californium."""
 
+import hashlib
 import os
 import subprocess
 from pathlib import Path
@@ -8,6 +9,9 @@ from client.local import kafka
 
 TOOLS = Path(__file__).resolve().parents[2] / "var" / "tools"
 AVRO_TOOLS = "org.apache.avro:avro-tools:1.12.0"
+PEER = Path(__file__).resolve().parents[1] / "californium" / "Peer.java"
+PEER_POM = PEER.with_name("pom.xml")
+QUICK = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8")
 DOWNLOAD_SECONDS = 600
 RUN_SECONDS = 60
 
@@ -21,6 +25,26 @@ def kafka_tool(name: str, *arguments: str, input: str) -> None:
 def avro_tool(name: str, *arguments: str, input: bytes) -> bytes:
     """Run one of Avro's tools (`fragtojson`); return what it prints."""
     return _java("-jar", str(_avro_tools()), name, *arguments, input=input)
+
+
+def californium_peer() -> list[str]:
+    """Return the command of a CoAP client on Californium; built once, by Maven and Eclipse's javac.
+
+    So a Java runtime is enough.
+    """
+    digest = hashlib.sha256(b"".join(one.read_bytes() for one in (PEER, PEER_POM))).hexdigest()
+    folder = TOOLS / f"californium-{digest[:16]}"
+    if not folder.exists():
+        fresh = folder.with_name(f"californium-{os.getpid()}")
+        command = ["mvn", "-q", "-B", "-f", str(PEER_POM), "dependency:copy-dependencies"]
+        command += ["-DincludeScope=runtime", f"-DoutputDirectory={fresh}/libs"]
+        subprocess.run(command, check=True, capture_output=True, timeout=DOWNLOAD_SECONDS)
+        jars = os.pathsep.join(map(str, sorted(fresh.glob("libs/*.jar"))))
+        (compiler,) = fresh.glob("libs/ecj-*.jar")
+        command = ["-jar", str(compiler), "-17", "-proc:none", "-cp", jars]
+        _java(*command, "-d", str(fresh / "classes"), str(PEER), input=b"")
+        fresh.rename(folder)
+    return ["java", *QUICK, "-cp", f"{folder}/classes{os.pathsep}{folder}/libs/*", "Peer"]
 
 
 def _avro_tools() -> Path:
@@ -37,9 +61,12 @@ def _avro_tools() -> Path:
 
 
 def _java(*arguments: str, input: bytes) -> bytes:
-    command = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8"]
     done = subprocess.run(
-        [*command, *arguments], input=input, capture_output=True, timeout=RUN_SECONDS, check=False
+        ["java", *QUICK, *arguments],
+        input=input,
+        capture_output=True,
+        timeout=RUN_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout

@@ -12,11 +12,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs7
 
-from pki import revocation
+from pki import requests, revocation
 from schemas.commands import RotateCertificate
-from schemas.events import DeviceReported, SessionRefused
-from tests.coap.rig import NOW, Authorities, Identity, Running, running
+from schemas.events import DeviceReported, SessionRefused, SigningRequested
+from tests.coap.rig import NOW, Authorities, Identity, Kafka, Running, running
+from tests.est.rig import Machine
 from tests.helpers.wait import until_async
 
 WHOLE = os.environ.get("FLEETCERT_INTEROP") == "1"
@@ -36,7 +40,9 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
 
 
 @contextlib.asynccontextmanager
-async def bridge(authorities: Authorities) -> AsyncIterator[tuple[Running, dict[str, Identity]]]:
+async def bridge(
+    authorities: Authorities, kafka: Kafka | None = None
+) -> AsyncIterator[tuple[Running, dict[str, Identity]]]:
     """Run a bridge that speaks everything; give one identity of each kind."""
     kinds = {
         "good": authorities.device("good-1"),
@@ -50,7 +56,7 @@ async def bridge(authorities: Authorities) -> AsyncIterator[tuple[Running, dict[
     listed = authorities.directory / "device.crl"
     listed.write_bytes(pem)
     versions = frozenset({"1.3", "1.2"})
-    async with running(authorities, dtls=versions, revocation_list=listed) as found:
+    async with running(authorities, kafka, dtls=versions, revocation_list=listed) as found:
         yield found, kinds
 
 
@@ -101,6 +107,29 @@ async def test_everything_that_a_device_does(
         assert "4.00 not application/json" in await said("events/heat", *post, "-e", "no")
         payloads = [one.payload.decode() for one in found.kafka.of(DeviceReported)]
         assert payloads == ['{"body": 21.5}', *([body] * len(sizes))]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_it_renews_in_small_blocks(
+    authorities: Authorities, tmp_path: Path, program: str, scheme: str
+) -> None:
+    """EST-coaps: the CA certificates, then a CSR up and a certificate down, 64 bytes at a time."""
+    request, answer = tmp_path / "csr.der", tmp_path / "answer.p7"
+    csr = requests.make_csr("good-1", ec.generate_private_key(ec.SECP256R1()))
+    request.write_bytes(csr)
+    async with bridge(authorities, Machine(authorities)) as (found, kinds):
+
+        async def said(path: str, *options: str) -> list[x509.Certificate]:
+            await ask(found, program, scheme, kinds["good"], path, "-o", str(answer), *options)
+            return pkcs7.load_der_pkcs7_certificates(answer.read_bytes())
+
+        assert len(await said(".well-known/est/crts", "-b", "64")) == 1
+        body = ("-m", "post", "-t", "286", "-A", "281", "-b", "64", "-f", str(request))
+        (made,) = await said("est/sren", *body)
+        (asked,) = found.kafka.of(SigningRequested)
+        assert asked.csr == csr
+        assert made.public_key() == x509.load_der_x509_csr(csr).public_key()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

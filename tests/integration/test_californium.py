@@ -1,0 +1,146 @@
+"""Californium's client against the CoAP bridge in this process: a CoAP that nobody here wrote.
+
+Scandium speaks DTLS 1.2; over coaps+tcp Californium does not begin as RFC 8323 demands, so there it
+is not asked.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pki import requests, revocation
+from schemas.commands import RotateCertificate
+from schemas.events import DeviceReported, SessionRefused, SigningRequested
+from tests.coap.rig import NOW, Authorities, Identity, Running, running
+from tests.est.rig import Machine
+from tests.helpers.java import californium_peer
+from tests.helpers.wait import until_async
+
+WHOLE = os.environ.get("FLEETCERT_INTEROP") == "1"
+BAD = ("none", "stranger", "expired", "revoked") if WHOLE else ("none", "stranger")
+LINKS, JSON, PKCS10, CERTS_ONLY = 40, 50, 286, 281
+FAR = 2**41
+SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
+    """A PKI, and a revocation list with one device on it."""
+    return Authorities(tmp_path_factory.mktemp("californium"))
+
+
+@contextlib.asynccontextmanager
+async def bridge(authorities: Authorities) -> AsyncIterator[tuple[Running, dict[str, Identity]]]:
+    """Run a bridge that speaks everything; give one identity of each kind."""
+    kinds = {
+        "good": authorities.device("good-1"),
+        "stranger": authorities.stranger("good-1"),
+        "expired": authorities.expired("expired-1"),
+        "revoked": authorities.device("revoked-1"),
+    }
+    gone, moment = kinds["revoked"], int(NOW.timestamp() * 1000)
+    entry = revocation.Revocation(gone.serial, gone.fingerprint, 1, 2**41, "", 1)
+    listed = authorities.directory / "device.crl"
+    listed.write_bytes(
+        revocation.build(authorities.opened.device, [entry], 1, moment, moment + 3_600_000)
+    )
+    settings = {"dtls": frozenset({"1.3", "1.2"}), "revocation_list": listed}
+    async with running(authorities, Machine(authorities), **settings) as found:
+        yield found, kinds
+
+
+class Peer:
+    """The client's process: a line in, a line out."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    def say(self, *words: object) -> None:
+        """Ask for something."""
+        assert self._process.stdin is not None
+        self._process.stdin.write((" ".join(map(str, words)) + "\n").encode())
+
+    async def hears(self) -> str:
+        """Return the next answer."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(SECONDS):
+            return (await self._process.stdout.readline()).decode(errors="replace").strip()
+
+    async def ask(self, *words: object) -> str:
+        """Ask and return the answer."""
+        self.say(*words)
+        return await self.hears()
+
+
+@contextlib.asynccontextmanager
+async def peer(found: Running, identity: Identity | None) -> AsyncIterator[Peer]:
+    """Run the client under an identity, or under none."""
+    shown = "none"
+    if identity is not None:
+        both = identity.key_file.with_name("both.pem")
+        both.write_bytes(identity.key_file.read_bytes() + identity.certificate_file.read_bytes())
+        shown = str(both)
+    command = await asyncio.to_thread(californium_peer)
+    process = await asyncio.create_subprocess_exec(
+        *(*command, f"coaps://localhost:{found.port}", shown),
+        str(found.authorities.service_ca),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield Peer(process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def test_everything_that_a_device_does(authorities: Authorities, tmp_path: Path) -> None:
+    """Discovery, an event, fifty kilobytes in blocks, a refusal, a renewal, an observed command."""
+    body = json.dumps({"body": "x" * 50_000})
+    for name, text in (("small", '{"body": 21.5}'), ("large", body), ("bad", "no")):
+        (tmp_path / name).write_text(text)
+    csr = requests.make_csr("good-1", ec.generate_private_key(ec.SECP256R1()))
+    (tmp_path / "csr").write_bytes(csr)
+    async with bridge(authorities) as (found, kinds), peer(found, kinds["good"]) as one:
+        listed = await one.ask("get", ".well-known/core", LINKS)
+        assert listed.startswith("2.05 40")
+        assert "</commands>" in listed
+        assert "</est/sren>" in listed
+        assert (await one.ask("post", "events/heat", JSON, tmp_path / "small")).startswith("2.04")
+        assert (await one.ask("post", "events/trace", JSON, tmp_path / "large")).startswith("2.04")
+        assert (await one.ask("post", "events/heat", JSON, tmp_path / "bad")).startswith("4.00")
+        renewed = await one.ask("post", "est/sren", PKCS10, tmp_path / "csr")
+        assert renewed.startswith(f"2.04 {CERTS_ONLY}")
+        reports = [each.payload.decode() for each in found.kafka.of(DeviceReported)]
+        assert reports == ['{"body": 21.5}', body]
+        (asked,) = found.kafka.of(SigningRequested)
+        assert asked.csr == csr
+
+        one.say("observe", "commands", JSON)
+        assert (await one.hears()).startswith("2.05 50")
+        await found.bridge.deliver(RotateCertificate("r-1", "good-1", 1, 1, FAR, b"n" * 16))
+        assert "RotateCertificate" in await one.hears()
+        assert await one.ask("get", ".well-known/core", LINKS) == listed  # it has lost interest
+        await found.bridge.deliver(RotateCertificate("r-2", "good-1", 2, 1, FAR, b"n" * 16))
+        await until_async(
+            lambda: not any(each.observers for each in found.bridge.sessions.of("good-1")),
+            describe="the next notification was answered with a reset (RFC 7641 section 3.6)",
+        )
+
+
+@pytest.mark.parametrize("kind", BAD)
+async def test_no_other_certificate_gets_an_answer(authorities: Authorities, kind: str) -> None:
+    """None, another CA's, an expired, a revoked one: no resource is named, ours are told."""
+    async with bridge(authorities) as (found, kinds):
+        async with peer(found, kinds.get(kind)) as one:
+            assert (await one.ask("get", ".well-known/core", LINKS)).startswith("none")
+        told = {each.device_id for each in found.kafka.of(SessionRefused)}
+        assert told == ({f"{kind}-1"} if kind in ("expired", "revoked") else set())
+        assert sum(found.count.refusals.values()) > 0
