@@ -5,6 +5,7 @@ is said too. DTLS 1.2 is there only where it is named; a missing extension never
 """
 
 import importlib.util
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,7 +182,7 @@ class Listeners:
 
     def _bases(self, remote: Any) -> list[str]:
         """Return what the secured addresses begin with, for who asked without security."""
-        host, _ = hostportsplit(remote.hostinfo_local)
+        host = _reached_at(remote)
         port = self.tcp.port if self.tcp else self.settings.port
         where = hostportjoin(host, None if port == 5684 else port)
         return [f"{scheme}://{where}" for scheme in (TCP, DTLS) if scheme in self.offered]
@@ -197,6 +198,16 @@ class TreeContext(Context):  # type: ignore[misc] # aiocoap is untyped
         """Let the tree answer; when nobody waits for the answer any more, it ends."""
         task = self.loop.create_task(self.serversite.answer(pipe))
         pipe.on_interest_end(task.cancel)
+
+
+def _reached_at(remote: Any) -> str:
+    """Return our address as this peer reaches us: a group's, where it asked one, leads nowhere."""
+    if not remote.is_multicast_locally:
+        host, _ = hostportsplit(remote.hostinfo_local)
+        return str(host)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        probe.connect(remote.sockaddr)
+        return str(probe.getsockname()[0]).removeprefix("::ffff:")
 
 
 def _make_1_3(settings: Settings) -> Callable[[], Association] | None:

@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from aiocoap import GET, POST, Message
@@ -15,6 +19,14 @@ from tests.helpers.ports import free_ports
 
 WITHIN = 8.0
 ALL_COAP_NODES = "224.0.1.187"
+ROOT = Path(__file__).parents[2]
+INTERFACE = """
+ip link set lo up
+ip link add v0 type veth peer name v1
+for one in v0 v1; do ip link set $one addrgenmode none; ip link set $one up; done
+for one in fe80::1 fd00::1; do ip address add $one/64 dev v0 nodad; done
+exec "$@"
+"""
 
 
 @contextlib.contextmanager
@@ -62,7 +74,7 @@ async def test_multicast_discovery_is_answered_by_unicast(authorities: Authoriti
     """All CoAP Nodes on the loopback interface (RFC 7252 section 8)."""
     (port,) = free_ports(1)
     settings = {"plain_port": port, "plain_host": "::", "multicast": ("lo",)}
-    async with running(authorities, **settings):
+    async with running(authorities, **settings) as bridge:
         with probe() as made:
             made.setsockopt(
                 socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1")
@@ -70,7 +82,26 @@ async def test_multicast_discovery_is_answered_by_unicast(authorities: Authoriti
             data = request(GET, ".well-known/core", mtype=NON)
             found = await ask(made, port, data, ALL_COAP_NODES)
             assert found.code == codes.CONTENT
-            assert b"/commands>" in found.payload
+            assert f"<coaps+tcp://127.0.0.1:{bridge.port}/commands>".encode() in found.payload
+
+
+def test_multicast_discovery_over_ipv6_names_an_address_that_can_be_reached() -> None:
+    """All CoAP Nodes of the link and of the site: the answer and its links are by unicast.
+
+    In a network namespace with an interface of its own: the loopback one takes no IPv6 multicast.
+    """
+    namespace = ["unshare", "--user", "--map-root-user", "--net", "sh", "-euc", INTERFACE, "sh"]
+    command = [*namespace, sys.executable, "-m", "tests.coap.multicast", "v0"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout.splitlines()[-1])
+    for group, address in (("ff02::fd", "fe80::1"), ("ff05::fd", "fd00::1")):
+        answer = answers[group]
+        assert (answer["from"], answer["code"]) == (address, "2.05 Content")
+        assert f"<coaps+tcp://[{address}]:" in answer["links"]
+        assert group not in answer["links"]
 
 
 async def test_a_flood_is_answered_sparingly(authorities: Authorities) -> None:
