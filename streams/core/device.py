@@ -70,6 +70,8 @@ def due(turn: Turn, before: Any) -> Any:
 
 def _due(turn: Turn, before: DeviceRow) -> DeviceRow:
     row = copied(before)
+    if not row.registered_at:  # registered before the log's first tick: the machine had no time
+        row.registered_at = turn.now
     for one in certificate.end_graces(row, turn.now, turn.offset):
         turn.decide(
             DecisionName.CERTIFICATE_RETIRED,
@@ -319,6 +321,7 @@ def _set_due(turn: Turn, row: DeviceRow) -> None:
         anomaly.due_at(turn, row),
         renewal_at,
         health_at,
+        int(not row.registered_at),  # the first tick tells when it was
     )
     row.next_due_at = min(filter(None, instants), default=0)
     row.applied_offset = turn.offset

@@ -42,8 +42,8 @@ from streams.core.turn import Turn
 
 JOURNEY_MAX = 16
 """Saga steps that a row remembers."""
-ORDERS_KEPT_MAX = 8
-"""Orders that a row remembers, to know a late copy."""
+ORDERS_KEPT_MAX = 16
+"""Orders and RotateCertificate commands that a row remembers, to know a late copy or answer."""
 ORDER_ID_CHARACTERS_MAX = 64
 UNASKED = 0
 """The attempt of a renewal that the device began by itself: no further one follows it."""
@@ -100,13 +100,18 @@ def is_new(row: DeviceRow, order_id: str) -> bool:
         mark = hashlib.sha256(mark.encode()).hexdigest()
     if mark in row.orders:
         return False
-    row.orders = (*row.orders, mark)[-ORDERS_KEPT_MAX:]
+    _remember(row, mark)
     return True
+
+
+def _remember(row: DeviceRow, mark: str) -> None:
+    row.orders = (*row.orders, mark)[-ORDERS_KEPT_MAX:]
 
 
 def start(turn: Turn, row: DeviceRow, reason: Reason, attempt: int = 1) -> None:
     """Ask the device for a signing request. Answers idle, failed and abandoned rows."""
     command_id = turn.new_id("rotate")
+    _remember(row, command_id)
     nonce = turn.nonce(f"{row.device_id}/{command_id}")
     deadline = turn.now + turn.policy.answer_within_ms
     if attempt == 1:
@@ -142,10 +147,15 @@ def resend(turn: Turn, row: DeviceRow) -> None:
 
 
 def requested(turn: Turn, row: DeviceRow, event: SigningRequested) -> None:
-    """Judge the facts of a signing request; hand it to the issuer or say why not."""
+    """Judge the facts of a signing request; hand it to the issuer or say why not.
+
+    A command is sent again with every session, so an honest device may answer it twice, or after
+    its deadline: the saga is past it then, and nothing is wrong. What was never asked is refused.
+    """
     rotation = row.rotation
     if not isinstance(rotation, Requested) or rotation.command_id != event.command_id:
-        refuse(turn, row, Reason.NO_ROTATION, event.command_id)
+        if event.command_id not in row.orders:
+            refuse(turn, row, Reason.NO_ROTATION, event.command_id)
         return
     reason = objection(row, rotation.nonce, event)
     if reason is not None:

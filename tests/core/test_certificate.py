@@ -58,6 +58,27 @@ def test_slots_spread_evenly_and_are_the_same_for_ever() -> None:
     assert certificate.slot("pump-1", 0) == 0
 
 
+def test_a_device_that_comes_near_its_end_waits_for_its_slot() -> None:
+    """Twenty days left and an hour of stagger: asked at its slot, also before the first tick.
+
+    A log that has no tick yet has no time: a registration there counts from the first tick on.
+    """
+    policy = Policy()
+    slot = certificate.slot(DEVICE, policy.stagger_ms)
+    assert slot > 60_000
+    before, after = Log(), Log()
+    after.tick()
+    for log in (before, after):
+        log.partition.row = replace(log.partition.row, policy=policy)
+        log.add(DeviceRegistered(DEVICE, "pump", ("mqtt",), facts(1, days=20), "tests"))
+        log.tick()
+        assert log.row.registered_at == log.now
+        log.tick(slot - 1)
+        assert log.state() == "Idle"
+        log.tick(1)
+        assert log.state() == "Requested"
+
+
 def test_an_expired_certificate_is_told_once() -> None:
     """One critical decision, however many ticks follow."""
     log = Log().registered(days=1)

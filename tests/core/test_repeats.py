@@ -114,6 +114,39 @@ def test_a_late_copy_of_a_refused_order_starts_none_either() -> None:
     assert log.state() == "Idle"
 
 
+def test_an_answer_given_twice_refuses_nobody() -> None:
+    """The command comes again with each session: the device answers both, the first one counts."""
+    log = Log().registered()
+    log.opened(1)
+    log.add(events.RotationOrdered(DEVICE, "first", "tests"))
+    log.opened(1, session="again")  # RotateCertificate goes down a second time
+    asked = [one for one in log.outputs if isinstance(one.record, commands.RotateCertificate)]
+    assert len({one.record.command_id for one in asked}) == 1 < len(asked)
+    log.requested(1)
+    assert log.state() == "CsrReceived"
+    assert log.requested(1) == []
+    log.issued(2)
+    assert log.requested(1) == []
+    log.opened(2)
+    assert log.requested(2) == []
+    assert ("EventRefused", "no-rotation") not in log.decisions()
+    assert log.state() == "Proven"
+
+
+def test_an_answer_after_its_deadline_refuses_nobody() -> None:
+    """The next attempt has a command of its own; the late answer to the first changes nothing."""
+    log = Log().registered()
+    log.opened(1)
+    log.add(events.RotationOrdered(DEVICE, "first", "tests"))
+    first = log.last(commands.RotateCertificate)
+    log.tick(log.partition.row.policy.answer_within_ms)
+    log.tick(log.partition.row.policy.backoff_ms)
+    assert log.last(commands.RotateCertificate) != first
+    before = log.row.rotation
+    assert log.requested(1, command_id=first.command_id, nonce=first.nonce) == []
+    assert log.row.rotation == before
+
+
 def test_a_row_remembers_a_bounded_number_of_orders() -> None:
     """Whatever the length of their ids: two long ones that begin alike are two."""
     log = Log().registered()

@@ -86,7 +86,7 @@ def test_a_bad_request_fails_the_attempt_with_its_reason(
 
 
 def test_a_request_for_another_command_changes_nothing() -> None:
-    """A late answer to an earlier command is refused and leaves the saga where it is."""
+    """An answer to what was never asked is refused and leaves the saga where it is."""
     log = asked()
     log.requested(1, command_id="rotate-0-0-0")
     assert log.state() == "Requested"

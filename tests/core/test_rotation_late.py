@@ -315,7 +315,7 @@ def test_one_rotation_at_a_time(state: str) -> None:
     log.add(RotationOrdered(DEVICE, "order-2", "tests"))
     assert log.decisions()[-1] == ("EventRefused", "repeated")
     assert log.row == replace(
-        before, orders=("order-1", "order-2"), applied_offset=len(log.entries) - 1
+        before, orders=(*before.orders, "order-2"), applied_offset=len(log.entries) - 1
     )
 
 
