@@ -1,6 +1,7 @@
 """`fleetcert up|down|status|doctor|pki`: the local stack and its authorities."""
 
 import asyncio
+import contextlib
 import signal
 import time
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,10 @@ WORKERS = "fleetcert-devices"
 """The consumer group of the stream workers: streams.app.Settings.application."""
 
 DataDir = Annotated[
-    Path, typer.Option(help="Where the stack keeps its data.", envvar="FLEETCERT_DATA_DIR")
+    Path,
+    typer.Option(
+        help="Where the stack keeps its data.", envvar="FLEETCERT_DATA_DIR", readable=False
+    ),
 ]
 DEFAULT = Layout()
 
@@ -151,19 +155,24 @@ def _print_status(found: dict[str, Any], data_dir: Path) -> None:
 
 
 def examine(data_dir: DataDir = DEFAULT.data_dir, as_json: Json = False) -> None:
-    """Check this machine; exit code 1 where something is missing."""
-    found = doctor.checks(Layout(data_dir=data_dir))
+    """Check this machine; exit code 1 where something is missing that the stack needs."""
+    layout = Layout(data_dir=data_dir)
+    running = False
+    with contextlib.suppress(OSError):  # a folder that cannot be read is one of the checks
+        running = bool(supervisor.status(layout))
+    found = doctor.checks(layout, running=running)
     if as_json:
         for one in found:
             terminal.as_json(one)
     else:
-        rows = [
-            (one.name, "ok" if one.ok else "MISSING", one.found, "" if one.ok else one.advice)
-            for one in found
-        ]
+        rows = [(one.name, _verdict(one), one.found, "" if one.ok else one.advice) for one in found]
         terminal.table("This machine", ("what", "", "found", "what to do"), rows)
-    if not all(one.ok for one in found):
+    if not all(one.ok for one in found if one.needed):
         raise typer.Exit(1)
+
+
+def _verdict(check: doctor.Check) -> str:
+    return "ok" if check.ok else "MISSING" if check.needed else "not yet"
 
 
 def pki_init(

@@ -4,6 +4,7 @@ A single broker acknowledges from the page cache: a kill loses nothing, a power 
 """
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -15,6 +16,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from client.local.errors import LocalError
+from pki import files
 
 KAFKA_VERSION = "4.3.1"
 HEAP_MIB = 512
@@ -33,12 +35,11 @@ def install(tools_dir: Path) -> Path:
     Raises LocalError when Java or Maven is missing or the download fails.
     """
     _need("java")
-    libs = tools_dir / f"kafka-{KAFKA_VERSION}" / "libs"
-    stamp = libs / ".complete"
-    pom = _pom_text()
-    if stamp.exists() and stamp.read_text() == pom:
-        return libs
+    there = installed(tools_dir)
+    if there is not None:
+        return there
     _need("mvn")
+    libs, pom = _libs(tools_dir), _pom_text()
     fresh = libs.with_name(f"libs-{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     command = [
@@ -56,6 +57,17 @@ def install(tools_dir: Path) -> Path:
     shutil.rmtree(libs, ignore_errors=True)
     fresh.rename(libs)
     return libs
+
+
+def installed(tools_dir: Path) -> Path | None:
+    """Return the directory of Kafka's jars where they are all there. Raises LocalError."""
+    libs = _libs(tools_dir)
+    stamp = libs / ".complete"
+    return libs if stamp.exists() and stamp.read_text() == _pom_text() else None
+
+
+def _libs(tools_dir: Path) -> Path:
+    return tools_dir / f"kafka-{KAFKA_VERSION}" / "libs"
 
 
 def server_properties(port: int, controller_port: int, data_dir: Path) -> str:
@@ -108,23 +120,60 @@ def configure(port: int, controller_port: int, data_dir: Path, target: Path) -> 
 
 
 def format_storage(libs: Path, properties: Path, data_dir: Path) -> None:
-    """Format `data_dir` for a new cluster unless it has been formatted before."""
-    stamp = data_dir / ".formatted"
+    """Format `data_dir` for a new cluster unless it has been formatted before.
+
+    The cluster's id is kept beside it, first: a format that was cut off is done again with the same
+    id, and data of another cluster is known. Raises LocalError.
+    """
+    if wrong := objection(data_dir):
+        raise LocalError(f"Kafka's data: {wrong}")
+    mark, stamp = _cluster_file(data_dir), data_dir / ".formatted"
     if stamp.exists():
+        if not mark.exists():  # formatted before ids were kept
+            files.write(mark, _cluster_of(data_dir).encode())
         return
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    if not mark.exists():
+        made = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        files.write(mark, f"K{made[1:]}".encode())
     command = [
         *_java(libs, 128),
         "kafka.tools.StorageTool",
         "format",
         "--ignore-formatted",
         "--cluster-id",
-        f"K{cluster[1:]}",
+        mark.read_text(),
         "--config",
         str(properties),
     ]
     _run(command, FORMAT_SECONDS_MAX, f"Kafka could not format {data_dir}")
     stamp.touch()
+
+
+def objection(data_dir: Path) -> str:
+    """Return why `data_dir` is not this stack's, "" where it is or holds nothing.
+
+    Kafka itself would take any cluster's data and go on with it.
+    """
+    there, mark = _cluster_of(data_dir), _cluster_file(data_dir)
+    ours = mark.read_text() if mark.exists() else ""
+    if not there or there == ours or (not ours and (data_dir / ".formatted").exists()):
+        return ""
+    if not ours:
+        return f"{data_dir} holds cluster {there}, which this stack has not made"
+    return f"{data_dir} holds cluster {there}, this stack's is {ours}"
+
+
+def _cluster_of(data_dir: Path) -> str:
+    """Return the id of the cluster whose data this is, "" for none."""
+    properties = data_dir / "meta.properties"
+    if not properties.exists():
+        return ""
+    found = re.search(r"^cluster\.id=(\S+)", properties.read_text(), re.MULTILINE)
+    return found[1] if found else "without an id"
+
+
+def _cluster_file(data_dir: Path) -> Path:
+    return data_dir.parent / "cluster.id"
 
 
 def command(libs: Path, properties: Path) -> tuple[str, ...]:

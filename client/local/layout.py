@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 HOST = "127.0.0.1"
 
@@ -9,6 +10,8 @@ HOST = "127.0.0.1"
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The local stack's folders, ports and sizes. Spans are seconds."""
+
+    DATAGRAMS: ClassVar[frozenset[str]] = frozenset({"coap", "coaps"})
 
     data_dir: Path = Path("var/stack")
     tools_dir: Path = Path("var/tools")
@@ -90,7 +93,15 @@ class Layout:
         return self.pki_dir / "service-ca" / "ca.pem", self.services_dir / "device-chain.pem"
 
     def ports(self) -> dict[str, tuple[int, str]]:
-        """Return each port with the option that changes it."""
+        """Return each port with the option that changes it; DATAGRAMS are UDP's."""
+        metrics = {
+            "the issuer's metrics": 0,
+            "the CoAP bridge's metrics": 5,
+            "the EST door's metrics": 6,
+            **{f"metrics of bridge-{number}": 10 + number for number in range(self.bridges)},
+            **{f"metrics of worker-{number}": 20 + number for number in range(self.workers)},
+            "the supervisor's metrics": 29,
+        }
         return {
             "Kafka": (self.kafka_port, "--kafka-port"),
             "Kafka's controller": (self.controller_port, "--controller-port"),
@@ -99,10 +110,7 @@ class Layout:
             "coaps+tcp": (self.coap_port, "--coap-port"),
             "the CoAP renewal door": (self.coap_renewal_port, "--coap-renewal-port"),
             "EST over HTTPS": (self.est_port, "--est-port"),
-            "the issuer's metrics": (self.metrics_port, "--metrics-port"),
-            "a bridge's metrics": (self.metrics_port + 10, "--metrics-port"),
-            "the CoAP bridge's metrics": (self.metrics_port + 5, "--metrics-port"),
-            "the EST door's metrics": (self.metrics_port + 6, "--metrics-port"),
-            "a worker's metrics": (self.metrics_port + 20, "--metrics-port"),
-            "the supervisor's metrics": (self.supervisor_port, "--metrics-port"),
+            "coaps": (self.coap_port, "--coap-port"),
+            "coap": (self.coap_plain_port, "--coap-plain-port"),
+            **{name: (self.metrics_port + at, "--metrics-port") for name, at in metrics.items()},
         }

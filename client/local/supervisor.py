@@ -19,11 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from client.local import dtls13, launch
+from client.local import doctor, dtls13, launch
 from client.local.errors import LocalError
 from client.local.layout import HOST, Layout
 from client.local.meter import Meter
-from client.local.processes import Process, listens, processes
+from client.local.processes import Process, processes
 from pki import files
 from protocols.exposition import Endpoint, Registry
 
@@ -32,7 +32,6 @@ HEALTHY_SECONDS = 30.0
 """A process that lived this long starts its back-off anew."""
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.1
-DISK_FREE_MIN = 1 << 30
 
 ROOM_POLL_SECONDS = 0.5
 ROOM_AGAIN = 2
@@ -199,9 +198,10 @@ class Supervisor:
 
     async def run(self, started: asyncio.Event, stopping: asyncio.Event) -> None:
         """Run until `stopping`. Raises LocalError where it cannot start."""
+        doctor.demand([doctor.folder(self._layout)])
         lock = _lock(self._layout)
         try:
-            _check(self._layout)
+            doctor.demand(doctor.before_start(self._layout))
             self._layout.log_dir.mkdir(parents=True, exist_ok=True)
             prepared = await asyncio.to_thread(processes, self._layout)
             port = self._layout.supervisor_port
@@ -312,15 +312,3 @@ def _lock(layout: Layout) -> IO[str]:
             "another --data-dir"
         ) from error
     return lock
-
-
-def _check(layout: Layout) -> None:
-    free = shutil.disk_usage(layout.data_dir).free
-    if free < DISK_FREE_MIN:
-        raise LocalError(
-            f"{layout.data_dir} has {free >> 20} MiB free, the stack wants {DISK_FREE_MIN >> 20}: "
-            "make room, or choose another --data-dir"
-        )
-    for name, (port, option) in layout.ports().items():
-        if listens(port):
-            raise LocalError(f"port {port} ({name}) is taken: stop its owner, or choose {option}")

@@ -41,27 +41,35 @@ def sources() -> list[Path]:
     return sorted([*here.glob("*.c"), *here.glob("*.h")])
 
 
+def library(target_dir: Path, sanitize: bool = False) -> Path:
+    """Return where the plugin of these sources and flags is, once it is built."""
+    digest = hashlib.sha256("\0".join([*_flags(sanitize), *LIBRARIES]).encode())
+    for source in sources():
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    return target_dir.resolve() / f"fleetcert_identity-{digest.hexdigest()[:16]}.so"
+
+
 def build(target_dir: Path, sanitize: bool = False) -> Path:
     """Compile the plugin into `target_dir`, unless it is there already; give its path.
 
     With `sanitize`, the address and undefined-behaviour sanitizers are in it: the broker then
     needs `libasan` preloaded. Raises BuildError.
     """
-    flags = [*FLAGS, *(SANITIZING if sanitize else HARDENING)]
-    digest = hashlib.sha256("\0".join([*flags, *LIBRARIES]).encode())
-    for source in sources():
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
-    library = target_dir.resolve() / f"fleetcert_identity-{digest.hexdigest()[:16]}.so"
-    if library.exists():
-        return library
+    target = library(target_dir, sanitize)
+    if target.exists():
+        return target
     compiler = _compiler()
     target_dir.mkdir(parents=True, exist_ok=True)
     files = [str(source) for source in sources() if source.suffix == ".c"]
     with tempfile.TemporaryDirectory(dir=target_dir) as scratch:
-        output = Path(scratch) / library.name
-        _run([compiler, *flags, *files, "-o", str(output), *LIBRARIES])
-        os.replace(output, library)
-    return library
+        output = Path(scratch) / target.name
+        _run([compiler, *_flags(sanitize), *files, "-o", str(output), *LIBRARIES])
+        os.replace(output, target)
+    return target
+
+
+def _flags(sanitize: bool) -> list[str]:
+    return [*FLAGS, *(SANITIZING if sanitize else HARDENING)]
 
 
 def _compiler() -> str:
