@@ -13,7 +13,7 @@ import typer
 from confluent_kafka import KafkaException
 
 from client import terminal
-from client.commands import campaigns, devices, events, fleets, machine, snapshots
+from client.commands import campaigns, devices, events, fleets, machine, schemas, snapshots
 from client.commands.options import examples
 from client.fleet import FleetError
 from client.local import commands as local
@@ -52,6 +52,7 @@ app.add_typer(events.app, name="events", rich_help_panel=HISTORY)
 app.command(epilog=examples("replay --verify", "replay --verify --json"), rich_help_panel=HISTORY)(
     machine.replay
 )
+app.add_typer(schemas.app, name="schemas", rich_help_panel=HISTORY)
 snapshots.add_to(app, HISTORY)
 
 

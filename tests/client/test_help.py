@@ -14,7 +14,7 @@ COMMANDS = (
     "fleet forecast", "campaign create", "campaign plan", "campaign list", "campaign show",
     "campaign watch", "campaign pause", "campaign resume", "campaign abort", "campaign gate",
     "snapshot create", "snapshot list", "snapshot verify", "history trim", "core show",
-    "core activate",
+    "core activate", "schemas list", "schemas show", "schemas serve",
 )  # fmt: skip
 
 
