@@ -100,18 +100,14 @@ def is_new(row: DeviceRow, order_id: str) -> bool:
         mark = hashlib.sha256(mark.encode()).hexdigest()
     if mark in row.orders:
         return False
-    _remember(row, mark)
-    return True
-
-
-def _remember(row: DeviceRow, mark: str) -> None:
     row.orders = (*row.orders, mark)[-ORDERS_KEPT_MAX:]
+    return True
 
 
 def start(turn: Turn, row: DeviceRow, reason: Reason, attempt: int = 1) -> None:
     """Ask the device for a signing request. Answers idle, failed and abandoned rows."""
     command_id = turn.new_id("rotate")
-    _remember(row, command_id)
+    row.orders = (*row.orders, command_id)[-ORDERS_KEPT_MAX:]
     nonce = turn.nonce(f"{row.device_id}/{command_id}")
     deadline = turn.now + turn.policy.answer_within_ms
     if attempt == 1:
