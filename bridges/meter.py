@@ -8,9 +8,10 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from bridges.kafka import Recorder
-from protocols.exposition import Registry
+from protocols.exposition import Registry, shown_from_the_start
 from schemas.metrics import doors as metrics
 from schemas.metrics.metric import SIZES
+from schemas.reasons import Reason
 
 
 class _Sizes(Collector):
@@ -59,7 +60,9 @@ class Meter:
         self._served = registry.gauge(metrics.MQTT_BUCKETS_SERVED)
         self._buckets = registry.gauge(metrics.MQTT_BUCKETS)
         self._refused = registry.counter(metrics.BRIDGE_REFUSED)
+        shown_from_the_start(self._refused, Reason.MALFORMED.value)
         self._hints = registry.counter(metrics.MQTT_HINTS)
+        shown_from_the_start(self._hints, "birth", "will")
         self._untold = registry.counter(metrics.MQTT_UNTOLD)
         self.recorder = RecorderMeter(registry)
 

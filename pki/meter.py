@@ -2,8 +2,9 @@
 
 from typing import Protocol
 
-from protocols.exposition import Registry
+from protocols.exposition import Registry, shown_from_the_start
 from schemas.metrics import services as metrics
+from schemas.reasons import Reason
 
 
 class Meter(Protocol):
@@ -37,6 +38,7 @@ class PrometheusMeter:
     def __init__(self, registry: Registry) -> None:
         self._signed = registry.counter(metrics.ISSUER_SIGNED)
         self._refused = registry.counter(metrics.ISSUER_REFUSED)
+        shown_from_the_start(self._refused, Reason.UNDECODABLE.value, Reason.MESSAGE_RATE.value)
         self._entries = registry.gauge(metrics.ISSUER_CRL_ENTRIES)
         self._judging = registry.histogram(metrics.ISSUER_SECONDS)
         self._answering = registry.histogram(metrics.ISSUER_ANSWER_SECONDS)

@@ -82,6 +82,12 @@ class Registry(CollectorRegistry):
             self.exact.add(declared.name)
 
 
+def shown_from_the_start(counter: Counter, *values: str) -> None:
+    """Show zero for these values of the one label: a rate cannot see a series' first sample."""
+    for one in values:
+        counter.labels(one)
+
+
 def gauges(declared: Declared) -> GaugeMetricFamily:
     """Return a family of a collector's own gauges."""
     return GaugeMetricFamily(declared.name, declared.help, labels=declared.labels)

@@ -9,7 +9,7 @@ from collections import Counter as Counts
 from collections.abc import Callable
 from typing import Any
 
-from protocols.exposition import Registry
+from protocols.exposition import Registry, shown_from_the_start
 from schemas.decisions import DeadLetter, Decision, DecisionName
 from schemas.metrics import worker as metrics
 from schemas.metrics.metric import FLEETS_MAX, OTHER_FLEETS
@@ -34,7 +34,7 @@ LETTERS = (
     Reason.CLOCK_OFF,
     Reason.STEP_RAISED,
 )
-"""Why a machine writes a dead letter. Shown from the start: a rate cannot see a first one else."""
+"""Why a machine writes a dead letter."""
 
 
 class FleetLabels:
@@ -63,8 +63,7 @@ class PrometheusMeter:
         self._outputs = registry.counter(metrics.OUTPUTS)
         self._decisions = registry.counter(metrics.DECISIONS)
         self._letters = registry.counter(metrics.DEAD_LETTERS)
-        for one in LETTERS:
-            self._letters.labels(one.value)
+        shown_from_the_start(self._letters, *(one.value for one in LETTERS))
         self._records = registry.histogram(metrics.BATCH_RECORDS)
         self._seconds = registry.histogram(metrics.BATCH_SECONDS)
         self._step = registry.histogram(metrics.STEP_SECONDS)

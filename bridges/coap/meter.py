@@ -2,8 +2,9 @@
 
 from bridges.est.meter import RenewalMeter
 from bridges.meter import RecorderMeter
-from protocols.exposition import Registry
+from protocols.exposition import Registry, shown_from_the_start
 from schemas.metrics import doors as metrics
+from schemas.reasons import Reason
 
 
 class Meter(RenewalMeter):
@@ -16,6 +17,7 @@ class Meter(RenewalMeter):
         self._size = registry.histogram(metrics.COAP_MESSAGE_SIZE)
         self._sessions = registry.gauge(metrics.COAP_SESSIONS)
         self._refused = registry.counter(metrics.BRIDGE_REFUSED)
+        shown_from_the_start(self._refused, Reason.MALFORMED.value)
         self.recorder = RecorderMeter(registry)
 
     def received(self, size: int) -> None:

@@ -1,7 +1,7 @@
 """What the doors of EST measure, for Prometheus. No label names a device."""
 
 from bridges.meter import RecorderMeter
-from protocols.exposition import Registry
+from protocols.exposition import Registry, shown_from_the_start
 from schemas.metrics import doors as metrics
 
 
@@ -10,6 +10,7 @@ class RenewalMeter:
 
     def __init__(self, registry: Registry) -> None:
         self._renewals = registry.counter(metrics.EST_RENEWALS)
+        shown_from_the_start(self._renewals, "issued", "pending")
         self._seconds = registry.histogram(metrics.EST_RENEWAL_SECONDS)
 
     def renewed(self, outcome: str, seconds: float) -> None:

@@ -1,5 +1,6 @@
 """What is asked of Prometheus in files: expressions, and the metrics that they name."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from schemas.metrics import METRICS
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 RULES = (DEPLOY / "prometheus" / "rules.yml", DEPLOY / "prometheus" / "alerts.yml")
+DASHBOARDS = tuple(sorted((DEPLOY / "grafana" / "dashboards").glob("*.json")))
 WORD = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 OURS = re.compile(r"^(fleet|fleetcert|stream|mqtt|coap|est|bridge|issuer|stack|cert|devices)[_:]")
+LABEL_VALUES = re.compile(r"label_values\((\w+), (\w+)\)")
 PARTS = ("_bucket", "_sum", "_count")
 
 
@@ -43,3 +46,29 @@ def named(expression: str) -> set[str]:
     """Return the metrics that an expression names."""
     words = set(WORD.findall(STRING.sub("", expression)))
     return {one for one in words if OURS.match(one)}
+
+
+def panels(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield every panel of a dashboard that asks for something."""
+    for one in json.loads(path.read_text())["panels"]:
+        if one["type"] != "row":
+            yield one
+
+
+def asked(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the title and each expression of a dashboard's panels, and those of its variables."""
+    for one in panels(path):
+        for target in one["targets"]:
+            yield one["title"], target["expr"]
+    for variable in json.loads(path.read_text())["templating"]["list"]:
+        if variable["type"] == "query":
+            found = LABEL_VALUES.fullmatch(variable["query"]["query"])
+            assert found is not None, variable
+            yield f"variable {variable['name']}", f"count by ({found[2]}) ({found[1]})"
+
+
+def as_grafana_sends(expression: str, fleet: str, interval: str) -> str:
+    """Return an expression with its variables replaced, as Grafana does before it asks."""
+    replaced = expression.replace("$__rate_interval", interval).replace("$fleet", fleet)
+    assert "$" not in replaced, expression
+    return replaced

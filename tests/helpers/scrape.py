@@ -44,11 +44,11 @@ class Scrape:
         """Return the sum of them."""
         return sum(self.values(name, **labels))
 
-    def by(self, name: str, label: str) -> Mapping[str, float]:
-        """Return the sums of a name by one label."""
+    def by(self, name: str, label: str, /, **labels: str) -> Mapping[str, float]:
+        """Return the sums of a name by one label, of the samples that have these labels."""
         sums: dict[str, float] = {}
         for found, there, value in self._samples:
-            if found == name:
+            if found == name and labels.items() <= there.items():
                 key = there.get(label, "")
                 sums[key] = sums.get(key, 0.0) + value
         return sums

@@ -70,9 +70,21 @@ async def test_sigterm_ends_a_bridge_whose_broker_and_kafka_are_away(
 
 
 async def test_the_bridge_outlives_the_broker(rig: Rig, alone: Bridge) -> None:
-    """The broker is killed and comes back: the bridge hears devices again by itself."""
+    """The broker is killed and comes back: the bridge hears devices again by itself.
+
+    Meanwhile it shows that no bucket is served, and every lost connection.
+    """
+    buckets = alone.metric("mqtt_buckets")
+    await until_async(
+        lambda: alone.metric("mqtt_buckets_served") == buckets, describe="all buckets are served"
+    )
+    assert alone.metric("mqtt_connection_errors") == 0
     rig.broker.kill()
     rig.broker.wait()
+    await until_async(
+        lambda: alone.metric("mqtt_connection_errors") >= buckets, describe="errors are shown"
+    )
+    assert alone.metric("mqtt_buckets_served") == 0
     rig.start_broker()
     async with rig.device("again-1") as device:
 
