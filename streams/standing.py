@@ -73,6 +73,10 @@ def _of_partitions(places: Mapping[tuple[str, int], Place]) -> Iterator[Family]:
     def each(of: Callable[[Place], float | None]) -> Values:
         return [((name, str(number)), of(one)) for (name, number), one in places.items()]
 
+    def lag_seconds(one: Place) -> float | None:
+        now = one.standing.row.now
+        return max(0.0, clock - now / 1000) if now else None  # no tick has come yet
+
     def lag_records(one: Place) -> float | None:
         end = one.end()
         return None if end is None else max(0, end - 1 - one.standing.row.applied_offset)
@@ -85,9 +89,7 @@ def _of_partitions(places: Mapping[tuple[str, int], Place]) -> Iterator[Family]:
     yield _gauge(metrics.APPLIED_OFFSET, each(lambda one: one.standing.row.applied_offset))
     yield _gauge(metrics.ROWS, each(lambda one: one.standing.row.rows))
     yield _gauge(metrics.MACHINE_TIME, each(lambda one: one.standing.row.now / 1000))
-    yield _gauge(
-        metrics.LAG_SECONDS, each(lambda one: max(0.0, clock - one.standing.row.now / 1000))
-    )
+    yield _gauge(metrics.LAG_SECONDS, each(lag_seconds))
     yield _gauge(metrics.LAG_RECORDS, each(lag_records))
     yield _gauge(metrics.DEADLINES, each(lambda one: one.standing.deadlines))
     yield _gauge(metrics.DEADLINES_LATE, each(late))

@@ -47,6 +47,16 @@ def settled(*ports: int) -> bool:
     return sums == (DEVICES, DEVICES, DEVICES)
 
 
+def keeps_up(port: int) -> bool:
+    """Tell whether every partition of both programs is applied to its end, a second ago at most.
+
+    A transaction's marker at the end of a log is an offset that is no record.
+    """
+    (shown,) = seen(port)
+    records, seconds = shown.values("stream_lag_records"), shown.values("stream_lag_seconds")
+    return len(records) == len(seconds) == 8 and max(records) <= 3 and max(seconds) < 5
+
+
 def filled(engine: Rig) -> None:
     """Register the devices and make all of them members of one fleet."""
     engine.report(1, 1)
@@ -81,6 +91,7 @@ def test_gauges_follow_the_partitions(kafka: str, tmp_path: Path) -> None:
             second.kill()
             second.wait()
             until(lambda: settled(one), within=WITHIN, describe="the first one has all again")
+            until(lambda: keeps_up(one), within=WITHIN, describe="no partition lags")
             assert owners("devices_registered", one) == shares
     with engine.worker("a", metrics_port=one):
         until(lambda: settled(one), within=WITHIN, describe="the restarted worker shows all")

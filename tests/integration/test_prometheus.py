@@ -43,6 +43,21 @@ UPDATE = {
     "kind": "update",
     "artefact": {"version": "2", "uri": "https://updates/2", "sha256": "ab" * 32},
 }
+PIPELINE = {
+    "IssuerAway",
+    "IssuerQueueGrows",
+    "RevocationListEnds",
+    "WorkerLags",
+    "WorkerAway",
+    "WorkerStandsStill",
+    "RecordsSetAside",
+    "DeadlinesLate",
+    "KafkaAway",
+    "BrokerAway",
+    "ProcessAway",
+    "VolumeFull",
+}
+"""Alerts that a stack which is well does not raise, however its devices behave."""
 DAY_SECONDS = 86_400
 WITHIN = 90.0
 
@@ -220,6 +235,21 @@ def assert_queries(running: Prometheus) -> None:
     assert set(states) == {"ok"}
 
 
+def assert_alerts(running: Prometheus) -> None:
+    """What was done to the fleet is told, and nothing is said of a pipeline that is well."""
+
+    def told() -> set[str]:
+        return {one["labels"]["alertname"] for one in running.ask("alerts")["alerts"]}
+
+    expected = {"DeadLetters", "FleetErrorRate"}
+    until(lambda: expected <= told(), within=20, describe=lambda: f"{expected} among {told()}")
+    until(
+        lambda: not told() & PIPELINE,
+        within=20,
+        describe=lambda: f"none of {told() & PIPELINE}",
+    )
+
+
 def without_data(running: Prometheus, names: list[str]) -> list[str]:
     """Return the metrics of which Prometheus has nothing."""
     return [one for one in names if not running.query(f"count({one})")]
@@ -273,6 +303,7 @@ async def test_each_promised_metric_has_its_value(stack: RunningStack, tmp_path:
         )
         assert running.health() == dict.fromkeys(jobs, "up")
         assert_queries(running)
+        assert_alerts(running)
         assert running.value("fleetcert:devices_registered:sum") == len(stack.fleet.devices())
         metadata = running.ask("metadata", metric="mqtt_messages_received")
         assert metadata["mqtt_messages_received"][0]["type"] == "counter"

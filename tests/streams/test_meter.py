@@ -71,6 +71,17 @@ def test_a_partition_is_shown_while_it_is_open() -> None:
     assert shown(registry).by("devices_registered", "partition") == {"1": 4.0}
 
 
+def test_a_partition_without_time_has_no_lag() -> None:
+    """Before the first tick there is nothing that a clock could be ahead of."""
+    registry = Registry()
+    meter = PrometheusMeter(registry).of("devices", lambda _: None)
+    meter.opened(0, Standing(PartitionRow(), 0, 0, None), 0.1)
+    assert shown(registry).values("stream_lag_seconds") == []
+    meter.applied(0, Folded(), standing(), 0.1)
+    assert shown(registry).total("stream_lag_seconds") >= 0
+    assert shown(registry).values("stream_lag_records") == [], "nothing was heard of its end"
+
+
 def test_fleets_beyond_the_limit_are_added_up() -> None:
     """The first ones have a label of their own, the others one in common, and are counted."""
     registry = Registry()
