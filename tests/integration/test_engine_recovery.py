@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -239,6 +240,34 @@ def test_only_committed_records_are_history(engine: Rig) -> None:
 
 
 @dataclass(slots=True)
+class Marked:
+    """A view: the keys that are there, the row of `other`, the first key."""
+
+    rows: tuple[bytes, ...] = (b"other",)
+    keys: tuple[bytes, ...] = (b"m",)
+    counted: Counter[bytes] = field(default_factory=Counter)
+    other: bytes | None = None
+    first: bytes | None = None
+
+    def row(self, _key: bytes, row: Any) -> None:
+        """Keep the row."""
+        self.other = row
+
+    def key(self, key: bytes, by: int) -> None:
+        """Count the key."""
+        self.counted[key] += by
+
+    def settle(self, first: Callable[[bytes], bytes | None]) -> None:
+        """Keep the first key."""
+        self.first = first(b"m")
+
+    def there(self) -> list[bytes]:
+        """Return the keys that are there; none is there twice."""
+        assert set(self.counted.values()) <= {0, 1}, self.counted
+        return sorted(key for key, count in self.counted.items() if count)
+
+
+@dataclass
 class Marks:
     """Another program: `set` makes a row of a key, `end` removes it; rows are read in order."""
 
@@ -261,6 +290,10 @@ class Marks:
         """Return that no row has a deadline."""
         return 0
 
+    def view(self) -> Marked:
+        """Return a view of the marks."""
+        return Marked()
+
     def fold(self, partition: Partition[bytes], records: Sequence[Input]) -> Folded[bytes]:
         """Set and remove rows; see which stood there before."""
         rows: dict[bytes, Any] = {}
@@ -277,7 +310,10 @@ class Marks:
 
 
 def test_another_program_reads_in_order_and_removes_rows(engine: Rig) -> None:
-    """Removed rows are gone from cache, disk and topic, also for an owner with an empty disk."""
+    """Removed rows are gone from cache, disk, topic and view, also for an owner with an empty disk.
+
+    The view counts a row once that is ended twice, or ended and set in one batch.
+    """
     producer = Producer({"bootstrap.servers": engine.bootstrap})
 
     def say(*words: tuple[str, str]) -> None:
@@ -295,10 +331,21 @@ def test_another_program_reads_in_order_and_removes_rows(engine: Rig) -> None:
         say(("m2", "end"), ("m4", "end"), ("m4", "set"))
         fold(engine, table)
         assert program.seen == [b"m3", b"m4"]
+        say(("m3", "set"), ("other", "end"))
+        fold(engine, table)
+        view = table.standing.view
+        assert isinstance(view, Marked)
+        assert (view.there(), view.first, view.other) == ([b"m1", b"m3", b"m4"], b"m1", None)
+        say(("other", "set"))
+        fold(engine, table)
     with owner(engine, "empty", program) as table:
         say(("m9", "set"))
         fold(engine, table)
         assert table.row.rows == 5
+        view = table.standing.view
+        assert isinstance(view, Marked)
+        assert view.there() == [b"m1", b"m3", b"m4", b"m9"]
+        assert (view.first, view.other) == (b"m1", b"set")
     live = replay.live_rows(engine.bootstrap, 0)
     assert sorted(live.keys() - {PARTITION_KEY}) == [b"m1", b"m3", b"m4", b"m9", b"other"]
     verdict = replay.verify(engine.bootstrap, 0, program=Marks())
