@@ -53,6 +53,7 @@ class Reason(StrEnum):
     TWO_ADDRESSES = "two-addresses"
     DOOR_AWAY = "door-away"
     RECOVERED = "recovered"
+    DETECTION_OFF = "detection-off"
     FLEET_EXISTS = "fleet-exists"
     UNKNOWN_FLEET = "unknown-fleet"
     INVALID_CONFIG = "invalid-config"
@@ -138,6 +139,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.TWO_ADDRESSES: "One certificate is in use from two addresses at once.",
     Reason.DOOR_AWAY: "Nobody serves this share of a door; its devices' silence does not count.",
     Reason.RECOVERED: "The alert's condition has ended.",
+    Reason.DETECTION_OFF: "Anomaly detection was switched off.",
     Reason.FLEET_EXISTS: "The fleet id is taken.",
     Reason.UNKNOWN_FLEET: "There is no fleet of this id.",
     Reason.INVALID_CONFIG: "The configuration is not valid; the detail names the path.",

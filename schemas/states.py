@@ -20,7 +20,8 @@ PARTITION_KEY = b"@partition"
 class Policy:
     """What the rules of a partition's machine go by; recorded in the log by PolicyActivated.
 
-    Spans are milliseconds. The defaults are design.md section 7's.
+    Spans are milliseconds. The defaults are design.md section 7's. Without `anomaly_detection` no
+    anomaly rule is judged; silence is told all the same.
     """
 
     days_before_expiry: int = 30
@@ -35,6 +36,7 @@ class Policy:
     window_ms: int = 60_000
     silent_after_ms: int = 900_000
     door_away_ms: int = 30_000
+    anomaly_detection: bool = True
 
 
 @dataclass(frozen=True, slots=True)

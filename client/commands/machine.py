@@ -1,7 +1,7 @@
 """`fleetcert replay` and `fleetcert policy show|set`: what the machine does, and by which rules."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -83,13 +83,14 @@ def set_policy(
 ) -> None:
     """Change fields of the policy; all others stay as they are."""
     fleet = Fleet(bootstrap)
-    values: dict[str, int] = {}
+    values: dict[str, Any] = {}
     for change in changes:
         name, _, value = change.partition("=")
-        if name not in Policy.__dataclass_fields__ or not value.isdigit():
+        field = Policy.__dataclass_fields__.get(name)
+        if field is None or not value.isdigit():
             known = ", ".join(Policy.__dataclass_fields__)
             raise FleetError(f"{change!r}: expected NAME=NUMBER with one of {known}")
-        values[name] = int(value)
+        values[name] = bool(int(value)) if isinstance(field.default, bool) else int(value)
     changed = replace(fleet.partition_row(0).policy, **values)
     fleet.activate(changed)
     if as_json:

@@ -106,7 +106,9 @@ def close_window(turn: Turn, row: DeviceRow) -> None:
     if not window.started_at or turn.now < window.started_at + turn.policy.window_ms:
         return
     suspected = False
-    if row.watches or _breaches(row):
+    if not turn.policy.anomaly_detection:
+        _switched_off(turn, row)
+    elif row.watches or _breaches(row):
         watches = {watch.rule: watch for watch in row.watches}
         for rule in RULES:
             figure, limit = rule.measure(row)
@@ -122,7 +124,7 @@ def close_window(turn: Turn, row: DeviceRow) -> None:
 
 def at_once(turn: Turn, row: DeviceRow) -> None:
     """Raise the rules that do not wait for the window's end."""
-    if row.oddities is NO_ODDITIES:
+    if row.oddities is NO_ODDITIES or not turn.policy.anomaly_detection:
         return
     for rule in _AT_ONCE:
         figure, limit = rule.measure(row)
@@ -171,7 +173,8 @@ def due_at(turn: Turn, row: DeviceRow) -> int:
     due = 0
     if row.last_seen_at and not (row.watches and is_silent(row)):
         due = doors.quiet_since(turn, row) + belonging.silent_after_ms(turn, row)
-    if row.window.started_at and (_waits(row) or _breaches(row)):
+    judged = turn.policy.anomaly_detection
+    if row.window.started_at and (_waits(row) or (judged and _breaches(row))):
         ends_at = row.window.started_at + turn.policy.window_ms
         due = min(due, ends_at) if due else ends_at
     return due
@@ -181,6 +184,14 @@ def reopened(turn: Turn, row: DeviceRow) -> None:
     """Open an empty window where an alert still waits for quiet windows to clear."""
     if not row.window.started_at and _waits(row):
         row.window = Window(started_at=turn.now)
+
+
+def _switched_off(turn: Turn, row: DeviceRow) -> None:
+    """Clear every alert of the rules, and forget what waited to raise one."""
+    for watch in row.watches:
+        if watch.raised_at and watch.rule != _SILENT:
+            _clear(turn, row.device_id, Reason(watch.rule), Reason.DETECTION_OFF)
+    row.watches = tuple(one for one in row.watches if one.rule == _SILENT)
 
 
 def _waits(row: DeviceRow) -> bool:
@@ -252,10 +263,10 @@ def _decide(
     )
 
 
-def _clear(turn: Turn, device_id: str, reason: Reason) -> None:
+def _clear(turn: Turn, device_id: str, reason: Reason, because: Reason = Reason.RECOVERED) -> None:
     turn.decide(
         DecisionName.ALERT_CLEARED,
-        Reason.RECOVERED,
+        because,
         f"device:{device_id}",
         rule=reason.value,
     )

@@ -17,6 +17,7 @@ NAMED_LIMITS: dict[str, tuple[int, int]] = {
     "stagger_ms": (0, SPAN_MAX_MS),
     "grace_ms": (0, SPAN_MAX_MS),
     "attempts_max": (1, ATTEMPTS_MAX),
+    "anomaly_detection": (0, 1),
 }
 """The least and the most of each figure; a span that is not named here is at least 1."""
 _SPAN = (1, SPAN_MAX_MS)

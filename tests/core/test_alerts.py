@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from schemas.decisions import Decision
+from schemas.envelope import BROADCAST_KEY
+from schemas.events import PolicyActivated
 from schemas.reasons import Reason
 from schemas.states import DeviceRow, Oddities, Past, Window
 from streams.core import anomaly
@@ -230,3 +232,34 @@ def test_a_device_whose_clock_is_far_ahead_is_told_of() -> None:
 def past(row: DeviceRow) -> tuple[int, float, float]:
     """Return the device's past in figures."""
     return row.past.windows, row.past.messages_mean, row.past.bytes_mean
+
+
+def test_without_anomaly_detection_no_rule_is_judged_but_silence() -> None:
+    """The policy is recorded, so a replay judges as the live machine did."""
+    log = Log().registered()
+    off = replace(log.partition.row.policy, anomaly_detection=False, silent_after_ms=2 * WINDOW)
+    log.add(PolicyActivated(1, off, "tests"), BROADCAST_KEY)
+    for number in range(9):
+        log.opened(1, session=f"s{number}")
+    send(log, 10, 10)
+    send(log, 10, 10)
+    assert alerts(log) == []
+    log.tick(3 * WINDOW)
+    assert [one.rule for one in alerts(log)] == ["silent"]
+
+
+def test_switching_detection_off_clears_what_is_open_and_on_judges_anew() -> None:
+    """An alert whose rule is no longer judged would stand for ever."""
+    log = Log().registered()
+    before = log.partition.row.policy
+    for number in range(6):
+        log.opened(1, session=f"s{number}")
+    log.add(PolicyActivated(1, replace(before, anomaly_detection=False), "tests"), BROADCAST_KEY)
+    log.tick(WINDOW)
+    raised, cleared = alerts(log)
+    assert (raised.rule, cleared.rule, cleared.reason) == ("flapping", "flapping", "detection-off")
+    assert log.row.watches == ()
+    log.add(PolicyActivated(2, before, "tests"), BROADCAST_KEY)
+    for number in range(6):
+        log.opened(1, session=f"t{number}")
+    assert [one.name for one in alerts(log)][2:] == ["AlertRaised"]
