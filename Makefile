@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PACKAGES := schemas streams bridges pki client device protocols
+PACKAGES := schemas streams bridges pki client device protocols configuration
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up down demo test check bench chaos interop fuzz clean docs lock

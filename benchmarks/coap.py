@@ -147,7 +147,9 @@ def main() -> None:
             command = [sys.executable, "-m", "bridges", "coap", "--bootstrap", kafka.bootstrap]
             command += ["--port", str(port), "--cert", str(folder / "bridge.pem")]
             command += ["--key", str(folder / "bridge.key"), "--device-ca", str(pki.device_ca)]
-            command += ["--requests-per-second", "1000000", "--dtls", "1.3", "1.2"]
+            command += ["--requests-per-second", "1000000", "--plain-port", "0"]
+            command += ["--renewal-port", "0"]
+            command += ["--dtls", "DTLSv1.3", "DTLSv1.2"]
             with (folder / "bridge.log").open("wb") as log:
                 bridge = subprocess.Popen(command, stderr=log)
             try:

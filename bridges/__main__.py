@@ -12,7 +12,7 @@ import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from bridges import run
+from bridges import run, suites
 from bridges.coap import process as coap
 from bridges.est import process as est
 from bridges.est.renewals import Unmarked
@@ -20,11 +20,14 @@ from bridges.kafka import Recorder
 from bridges.meter import Meter
 from bridges.mqtt import settings
 from bridges.mqtt.bridge import MqttBridge
-from bridges.mqtt.client import KEEP_ALIVE_SECONDS, Door
+from configuration import options as shared
+from configuration.model import Configuration
+from configuration.source import InvalidConfiguration, unusable
 from protocols.exposition import Endpoint, Registry
 from schemas import topics
 
 EXAMPLES = """examples:
+  python -m bridges mqtt --config fleetcert.yaml
   python -m bridges mqtt --bootstrap 127.0.0.1:9092 --mqtt-host localhost --mqtt-port 8884 \\
       --ca service-ca.pem --cert bridge.pem --key bridge.key --secret-file stamp.secret
   python -m bridges coap --bootstrap 127.0.0.1:9092 --host 0.0.0.0 \\
@@ -35,6 +38,28 @@ EXAMPLES = """examples:
 """
 GC_THRESHOLD = 50_000
 """Records in flight are many and in no cycle: looking at them often took a tenth of the time."""
+SHARED = {
+    "--bootstrap": "kafka.bootstrap",
+    "--metrics-port": "metrics.port",
+    "--metrics-host": "metrics.host",
+}
+MQTT = SHARED | {
+    "--mqtt-host": "iot.mqtt.host",
+    "--mqtt-port": "iot.mqtt.servicePort",
+    "--ca": "iot.mqtt.tls.ca",
+    "--cert": "iot.mqtt.tls.cert",
+    "--key": "iot.mqtt.tls.key",
+    "--secret-file": "iot.mqtt.secretFile",
+    "--buckets": "iot.mqtt.buckets",
+    "--group": "iot.mqtt.group",
+    "--bridge-id": "iot.mqtt.clientId",
+    "--session-timeout-seconds": "kafka.sessionTimeout",
+    "--keep-alive-seconds": "iot.mqtt.bridgeKeepalive",
+    "--heartbeat-seconds": "iot.mqtt.heartbeatInterval",
+    "--waiting-mebibytes": "iot.mqtt.waiting",
+}
+COAP = SHARED | coap.OPTIONS
+EST = SHARED | est.OPTIONS
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
@@ -44,84 +69,50 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     protocols = parser.add_subparsers(required=True, metavar="protocol")
-    mqtt = protocols.add_parser("mqtt", help="between a broker and Kafka")
-    _mqtt_options(mqtt)
-    mqtt.set_defaults(work=_mqtt)
-    constrained = protocols.add_parser("coap", help="between CoAP devices and Kafka")
-    coap.add_options(constrained)
-    constrained.set_defaults(work=coap.run)
-    enrolment = protocols.add_parser("est", help="renewals of certificates over HTTPS")
-    est.add_options(enrolment)
-    enrolment.set_defaults(work=est.run)
-    for one in (mqtt, constrained, enrolment):
-        one.add_argument("--bootstrap", default="127.0.0.1:9092", help="Kafka's host:port")
-        one.add_argument("--metrics-port", type=int, default=0, help="0: no endpoint")
-        one.add_argument("--metrics-host", default="127.0.0.1", help="who may ask: this machine")
+    for name, what, names, work in (
+        ("mqtt", "between a broker and Kafka", MQTT, _mqtt),
+        ("coap", "between CoAP devices and Kafka", COAP, coap.run),
+        ("est", "renewals of certificates over HTTPS", EST, est.run),
+    ):
+        one = protocols.add_parser(name, help=what)
+        shared.add(one, names)
+        one.set_defaults(work=work, names=names)
     return parser.parse_args(argv)
 
 
-def _mqtt_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--settings", type=Path, help="YAML: host, port, clientId, tls; or:")
-    parser.add_argument("--mqtt-host", default="localhost")
-    parser.add_argument("--mqtt-port", type=int, default=8884, help="the service listener")
-    for name, what in (
-        ("--ca", "who signed the broker"),
-        ("--cert", "our certificate"),
-        ("--key", "our key"),
-    ):
-        parser.add_argument(name, type=Path, default=Path(name[2:] + ".pem"), help=what)
-    what = "the stamp's secret, shared with the plugin"
-    parser.add_argument("--secret-file", type=Path, required=True, help=what)
-    parser.add_argument("--buckets", type=int, default=8, help="as the plugin has them")
-    parser.add_argument("--group", default="mqtt-bridges")
-    parser.add_argument("--bridge-id", default=f"bridge-{os.getpid()}")
-    parser.add_argument("--session-timeout-seconds", type=float, default=6.0)
-    parser.add_argument("--keep-alive-seconds", type=int, default=KEEP_ALIVE_SECONDS)
-    parser.add_argument("--heartbeat-seconds", type=float, default=10.0, help="0: none")
-    parser.add_argument(
-        "--waiting-mebibytes", type=int, default=32, help="for Kafka, before no more is taken"
-    )
-
-
-def _mqtt(options: argparse.Namespace, registry: Registry) -> None:
-    secret, meter = options.secret_file.read_bytes(), Meter(registry)
-    bridge_id, door = options.bridge_id, _door(options)
-    if options.settings is not None:
-        bridge_id, door = settings.read(options.settings)
+def _mqtt(found: Configuration, registry: Registry) -> None:
+    own, meter = found.iot.mqtt, Meter(registry)
+    door = settings.door(own)
+    if own.secret_file is None:
+        raise unusable("iot.mqtt.secretFile", "missing: the secret that the stamps are made with")
+    secret = Path(own.secret_file).read_bytes()
+    bridge_id = own.client_id or f"bridge-{os.getpid()}"
     group = run.GroupSettings(
-        options.bootstrap,
-        options.group,
-        options.buckets,
-        options.session_timeout_seconds,
+        found.bootstrap,
+        own.group,
+        own.buckets,
+        found.kafka.session_timeout,
         bridge_id,
-        options.heartbeat_seconds,
+        own.heartbeat_interval,
     )
 
     def make(recorder: Recorder) -> MqttBridge:
         meter.recorder.watch(recorder)
         bridge = MqttBridge(door, bridge_id, secret, recorder, meter)
-        meter.watch(options.buckets, lambda: len(bridge.served()))
+        meter.watch(own.buckets, lambda: len(bridge.served()))
         return bridge
 
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 50)
-    asyncio.run(run.run(group, Recorder(options.bootstrap, options.waiting_mebibytes << 20), make))
-
-
-def _door(options: argparse.Namespace) -> Door:
-    return Door(
-        options.mqtt_host,
-        options.mqtt_port,
-        (options.ca,),
-        options.cert,
-        options.key,
-        options.keep_alive_seconds,
-    )
+    recorder = Recorder(found.bootstrap, own.waiting << 20, bridge_id)
+    asyncio.run(run.run(group, recorder, make))
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read the options and run until SIGTERM."""
     options = _options(argv)
+    found = shared.read_or_exit(options, options.names).configuration
+    suites.hold(found.iot.security.tls.cipher_suites)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -131,13 +122,13 @@ def main(argv: list[str] | None = None) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     registry = Registry()
-    if options.metrics_port:
-        Endpoint(registry, options.metrics_port, options.metrics_host)
+    if found.metrics.port:
+        Endpoint(registry, found.metrics.port, found.metrics.host)
     try:
         with contextlib.suppress(KafkaException):
-            topics.check(AdminClient({"bootstrap.servers": options.bootstrap}).list_topics)
-        options.work(options, registry)
-    except (topics.WrongTopics, settings.InvalidSettings, Unmarked) as error:
+            topics.check(AdminClient({"bootstrap.servers": found.bootstrap}).list_topics)
+        options.work(found, registry)
+    except (topics.WrongTopics, InvalidConfiguration, Unmarked) as error:
         sys.exit(f"error: {error}")
 
 

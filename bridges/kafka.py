@@ -33,7 +33,12 @@ class Full(OSError):
 class Recorder:
     """Publishes records of the language and calls back when Kafka has them."""
 
-    def __init__(self, bootstrap: str, waiting_bytes_max: int = WAITING_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        waiting_bytes_max: int = WAITING_BYTES_MAX,
+        client_id: str = "bridge",
+    ) -> None:
         self._fatal: KafkaError | None = None
         self._waiting_bytes, self._waiting_bytes_max = 0, waiting_bytes_max
         self._heard = 0.0
@@ -42,6 +47,7 @@ class Recorder:
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
+                "client.id": client_id,
                 "partitioner": topics.PARTITIONER,
                 "acks": "all",
                 "enable.idempotence": True,

@@ -13,10 +13,20 @@ import typer
 from confluent_kafka import KafkaException
 
 from client import terminal
-from client.commands import campaigns, devices, events, fleets, machine, schemas, snapshots
+from client.commands import (
+    campaigns,
+    configuration,
+    devices,
+    events,
+    fleets,
+    machine,
+    schemas,
+    snapshots,
+)
 from client.commands.options import examples
 from client.fleet import FleetError
 from client.local import commands as local
+from configuration.source import InvalidConfiguration
 from streams.engine.failure import EngineFailed
 
 EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PIPE = 1, 130, 141
@@ -41,6 +51,7 @@ pki = typer.Typer(help="Make the authorities, sign first requests.", no_args_is_
 
 local.add_to(app, pki, STACK)
 app.add_typer(pki, name="pki", rich_help_panel=STACK)
+app.add_typer(configuration.app, name="config", rich_help_panel=STACK)
 app.add_typer(devices.app, name="device", rich_help_panel=FLEET)
 app.add_typer(fleets.app, name="fleet", rich_help_panel=FLEET)
 app.add_typer(campaigns.app, name="campaign", rich_help_panel=FLEET)
@@ -85,6 +96,9 @@ def run() -> int:
         return EXIT_PIPE
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
+    except InvalidConfiguration as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_FAILED
     except (FleetError, EngineFailed, *local.StackError) as error:
         return _failed(str(error))
     except OSError as error:

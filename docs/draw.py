@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+from docs import draw_configuration
 from schemas import codec, reasons, topics
 from schemas.decisions import DecisionName
 from schemas.metrics import METRICS, metric, worker
@@ -132,6 +133,11 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield HERE / "campaign-states.md", campaign_page()
     yield HERE / "fleet-configuration.md", configuration_page()
     yield HERE / "metrics.md", metrics_page()
+    yield HERE / "configuration.md", draw_configuration.page(DRAWN)
+    yield (
+        HERE.parent / "deploy" / "fleetcert.yaml",
+        draw_configuration.example("drawn by `make docs`"),
+    )
 
 
 def main(argv: list[str]) -> int:

@@ -12,6 +12,9 @@ import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from configuration import options as shared
+from configuration.model import Configuration, Issuer
+from configuration.source import InvalidConfiguration
 from pki import authority, issuer, issuer_process, ledger, private
 from pki.meter import PrometheusMeter
 from protocols.exposition import Endpoint, Registry
@@ -20,6 +23,22 @@ from schemas import topics
 DAY = datetime.timedelta(days=1)
 HOUR = datetime.timedelta(hours=1)
 HOUR_SECONDS = 3600.0
+FOLDER = {"--pki": "issuer.pki", "--passphrase-file": "issuer.passphraseFile"}
+OPTIONS = FOLDER | {
+    "--bootstrap": "kafka.bootstrap",
+    "--issuer-id": "issuer.id",
+    "--session-timeout-seconds": "kafka.sessionTimeout",
+    "--metrics-port": "metrics.port",
+    "--metrics-host": "metrics.host",
+    "--lifetime-days": "issuer.lifetimeDays",
+    "--grace-days": "issuer.graceDays",
+    "--crl-refresh-hours": "issuer.crlRefreshHours",
+    "--crl-validity-hours": "issuer.crlValidityHours",
+    "--fleet-burst": "issuer.fleetBurst",
+    "--fleet-per-second": "issuer.fleetPerSecond",
+    "--device-burst": "issuer.deviceBurst",
+    "--device-per-hour": "issuer.devicePerHour",
+}
 EXAMPLES = """examples:
   python -m pki init --pki var/pki
   python -m pki service --pki var/pki --name broker --san broker.example --out services
@@ -43,8 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = {"init": _init, "service": _service, "issuer": _issuer}
     try:
-        commands[options.command](options)
+        found = shared.read(options, OPTIONS if options.command == "issuer" else FOLDER)
+        commands[options.command](options, found.configuration)
     except (
+        InvalidConfiguration,
         authority.AuthorityExists,
         authority.AuthorityUnreadable,
         issuer_process.IssuerStopped,
@@ -78,44 +99,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     service.add_argument("--out", type=Path, required=True, help="folder for NAME.pem, NAME.key")
     run = commands.add_parser("issuer", help="answer certificate requests until SIGTERM")
-    _issuer_options(run)
-    for command in (init, service, run):
-        command.add_argument("--pki", type=Path, default=Path("var/pki"), help="the PKI's folder")
-        command.add_argument(
-            "--passphrase-file", type=Path, help="of the CA keys; without, PKI/passphrase"
-        )
+    for command, names in ((init, FOLDER), (service, FOLDER), (run, OPTIONS)):
+        shared.add(command, names)
     return parser
 
 
-def _issuer_options(run: argparse.ArgumentParser) -> None:
-    limits, policy = ledger.Limits(), issuer.Policy()
-    run.add_argument("--bootstrap", default="127.0.0.1:9092", help="Kafka's host:port")
-    run.add_argument("--issuer-id", default=f"issuer-{os.getpid()}", help="keeps its place")
-    run.add_argument("--session-timeout-seconds", type=float, default=6.0)
-    run.add_argument("--metrics-port", type=int, default=0, help="0: no metrics")
-    run.add_argument("--metrics-host", default="127.0.0.1", help="who may ask: this machine")
-    run.add_argument("--lifetime-days", type=float, default=policy.lifetime / DAY)
-    run.add_argument("--grace-days", type=float, default=policy.grace / DAY)
-    run.add_argument("--crl-refresh-hours", type=float, default=limits.crl_refresh / HOUR)
-    run.add_argument("--crl-validity-hours", type=float, default=limits.crl_validity / HOUR)
-    run.add_argument("--fleet-burst", type=float, default=limits.fleet.burst)
-    run.add_argument("--fleet-per-second", type=float, default=limits.fleet.per_second)
-    run.add_argument("--device-burst", type=float, default=limits.device.burst)
-    run.add_argument(
-        "--device-per-hour", type=float, default=limits.device.per_second * HOUR_SECONDS
-    )
-
-
-def _init(options: argparse.Namespace) -> None:
-    now = datetime.datetime.now(datetime.UTC)
+def _init(options: argparse.Namespace, found: Configuration) -> None:
+    now, folder = datetime.datetime.now(datetime.UTC), Path(found.issuer.pki)
     authority.create(
-        options.pki, now=now, passphrase=_passphrase(options), exclude_dns=options.exclude_dns
+        folder, now=now, passphrase=_passphrase(found.issuer), exclude_dns=options.exclude_dns
     )
-    sys.stdout.write(f"made {options.pki}; keep {options.pki / 'root'} offline\n")
+    sys.stdout.write(f"made {folder}; keep {folder / 'root'} offline\n")
 
 
-def _service(options: argparse.Namespace) -> None:
-    service_ca = authority.load_service(options.pki, _passphrase(options))
+def _service(options: argparse.Namespace, found: Configuration) -> None:
+    service_ca = authority.load_service(Path(found.issuer.pki), _passphrase(found.issuer))
     now = datetime.datetime.now(datetime.UTC)
     certificate, key = authority.issue_service(
         service_ca,
@@ -130,49 +128,54 @@ def _service(options: argparse.Namespace) -> None:
     private.write(options.out / f"{options.name}.pem", certificate, 0o644)
 
 
-def _issuer(options: argparse.Namespace) -> None:
+def _issuer(_options: argparse.Namespace, found: Configuration) -> None:
     private.harden()
     with contextlib.suppress(KafkaException):
-        topics.check(AdminClient({"bootstrap.servers": options.bootstrap}).list_topics)
-    loaded = authority.load(options.pki, _passphrase(options))
-    policy = issuer.Policy(
-        lifetime=options.lifetime_days * DAY,
-        grace=options.grace_days * DAY,
-        door_anchors=(loaded.service.certificate,),
-    )
+        topics.check(AdminClient({"bootstrap.servers": found.bootstrap}).list_topics)
+    loaded = authority.load(Path(found.issuer.pki), _passphrase(found.issuer))
     registry = Registry()
     meter = PrometheusMeter(registry)
-    if options.metrics_port:
-        Endpoint(registry, options.metrics_port, options.metrics_host)
+    if found.metrics.port:
+        Endpoint(registry, found.metrics.port, found.metrics.host)
     stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stop.append(received))
-    settings = issuer_process.Settings(
-        options.bootstrap,
-        policy,
-        _limits(options, policy),
-        options.issuer_id,
-        options.session_timeout_seconds,
+    process = issuer_process.IssuerProcess(loaded, _settings(found, loaded), meter)
+    process.run(lambda: bool(stop))
+
+
+def _settings(
+    found: Configuration, loaded: authority.Authority | None = None
+) -> issuer_process.Settings:
+    """Return the issuer's part of the configuration."""
+    own = found.issuer
+    policy = issuer.Policy(
+        lifetime=own.lifetime_days * DAY,
+        grace=own.grace_days * DAY,
+        door_anchors=(loaded.service.certificate,) if loaded else (),
     )
-    issuer_process.IssuerProcess(loaded, settings, meter).run(lambda: bool(stop))
-
-
-def _limits(options: argparse.Namespace, policy: issuer.Policy) -> ledger.Limits:
-    return ledger.Limits(
-        fleet=ledger.Rate(options.fleet_burst, options.fleet_per_second),
-        device=ledger.Rate(options.device_burst, options.device_per_hour / HOUR_SECONDS),
-        crl_refresh=options.crl_refresh_hours * HOUR,
-        crl_validity=options.crl_validity_hours * HOUR,
+    limits = ledger.Limits(
+        fleet=ledger.Rate(own.fleet_burst, own.fleet_per_second),
+        device=ledger.Rate(own.device_burst, own.device_per_hour / HOUR_SECONDS),
+        crl_refresh=own.crl_refresh_hours * HOUR,
+        crl_validity=own.crl_validity_hours * HOUR,
         crl_keep=max(ledger.Limits().crl_keep, policy.grace + 30 * DAY),
     )
+    return issuer_process.Settings(
+        found.bootstrap,
+        policy,
+        limits,
+        own.id or f"issuer-{os.getpid()}",
+        found.kafka.session_timeout,
+    )
 
 
-def _passphrase(options: argparse.Namespace) -> bytes | None:
+def _passphrase(own: Issuer) -> bytes | None:
     """Return what the file holds: an argument or variable would show in the process list."""
-    if options.passphrase_file is None:
+    if own.passphrase_file is None:
         return None
     try:
-        return private.read(options.passphrase_file).strip()
+        return private.read(Path(own.passphrase_file)).strip()
     except (OSError, ValueError) as error:
         raise authority.AuthorityUnreadable(f"passphrase: {error}") from error
 

@@ -11,19 +11,36 @@ import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from configuration import options as shared
+from configuration.model import Configuration
 from schemas import topics
 from streams.app import Settings, create
 from streams.engine.memory import collect_rarely
 
 EXAMPLES = """examples:
+  python -m streams worker --config fleetcert.yaml
   python -m streams worker --bootstrap 127.0.0.1:9092 --data-dir var/worker-0
   python -m streams worker --metrics-port 9464 --session-timeout-seconds 6
 """
+OPTIONS = {
+    "--bootstrap": "kafka.bootstrap",
+    "--data-dir": "worker.dataDir",
+    "--snapshots": "worker.snapshots",
+    "--application": "worker.group",
+    "--metrics-port": "metrics.port",
+    "--metrics-host": "metrics.host",
+    "--metrics-fleets-max": "metrics.fleetsMax",
+    "--tick-seconds": "worker.tickInterval",
+    "--session-timeout-seconds": "kafka.sessionTimeout",
+    "--commit-seconds": "worker.commitInterval",
+    "--stall-seconds": "worker.stallTimeout",
+    "--batch-max": "worker.batchMax",
+}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read the options and run until SIGTERM."""
-    options = _options(argv)
+    settings = _settings(shared.read_or_exit(_options(argv), OPTIONS).configuration)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -35,48 +52,43 @@ def main(argv: list[str] | None = None) -> None:
     )
     try:
         with contextlib.suppress(KafkaException):
-            topics.check(AdminClient({"bootstrap.servers": options.bootstrap}).list_topics)
+            topics.check(AdminClient({"bootstrap.servers": settings.bootstrap}).list_topics)
     except topics.WrongTopics as error:
         sys.exit(f"error: {error}")
     collect_rarely()
-    app = create(
-        Settings(**{name: value for name, value in vars(options).items() if name != "role"})
-    )
+    app = create(settings)
     sys.argv = sys.argv[:1]
     faust.Worker(app, loglevel=logging.WARNING, redirect_stdouts=False).execute_from_commandline()
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    """Read the options: beside `role`, each is named as its field of Settings."""
     parser = argparse.ArgumentParser(
         prog="python -m streams",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("role", choices=["worker"])
-    defaults = Settings()
-    parser.add_argument("--bootstrap", default=defaults.bootstrap, help="Kafka's host:port")
-    parser.add_argument("--data-dir", type=Path, default=defaults.data_dir)
-    parser.add_argument("--snapshots", type=Path, default=defaults.snapshots)
-    parser.add_argument("--application", default=defaults.application, help="the consumer group")
-    parser.add_argument("--metrics-port", type=int, default=0, help="0: no endpoint")
-    parser.add_argument(
-        "--metrics-host", default=defaults.metrics_host, help="who may ask: this machine"
-    )
-    parser.add_argument(
-        "--metrics-fleets-max",
-        type=int,
-        default=defaults.metrics_fleets_max,
-        help="fleets that have a label of their own; the others are added up",
-    )
-    parser.add_argument("--tick-seconds", type=float, default=defaults.tick_seconds)
-    parser.add_argument(
-        "--session-timeout-seconds", type=float, default=defaults.session_timeout_seconds
-    )
-    parser.add_argument("--commit-seconds", type=float, default=defaults.commit_seconds)
-    parser.add_argument("--stall-seconds", type=float, default=defaults.stall_seconds)
-    parser.add_argument("--batch-max", type=int, default=defaults.batch_max)
+    shared.add(parser, OPTIONS)
     return parser.parse_args(argv)
+
+
+def _settings(configuration: Configuration) -> Settings:
+    """Return a worker's part of the configuration."""
+    worker, kafka, metrics = configuration.worker, configuration.kafka, configuration.metrics
+    return Settings(
+        bootstrap=configuration.bootstrap,
+        data_dir=Path(worker.data_dir),
+        snapshots=configuration.snapshots,
+        application=worker.group,
+        metrics_port=metrics.port,
+        metrics_host=metrics.host,
+        metrics_fleets_max=metrics.fleets_max,
+        tick_seconds=worker.tick_interval,
+        session_timeout_seconds=kafka.session_timeout,
+        commit_seconds=worker.commit_interval,
+        batch_max=worker.batch_max,
+        stall_seconds=worker.stall_timeout,
+    )
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ class Settings:
 
     bootstrap: str = "127.0.0.1:9092"
     data_dir: Path = Path("var/worker")
-    snapshots: Path = Path("var/snapshots")
+    snapshots: Path = Path("var/stack/snapshots")
     application: str = "fleetcert-devices"
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
     metrics_fleets_max: int = FLEETS_MAX
     tick_seconds: float = 1.0
-    session_timeout_seconds: float = 10.0
+    session_timeout_seconds: float = 6.0
     commit_seconds: float = 1.0
     batch_max: int = 20_000
     stall_seconds: float = 60.0

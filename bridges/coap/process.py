@@ -1,9 +1,11 @@
 """`python -m bridges coap`: the options of one CoAP bridge, and its life."""
 
-import argparse
 import asyncio
 import gc
+import ipaddress
 import logging
+import socket
+import tempfile
 from pathlib import Path
 
 from bridges import run as life
@@ -12,91 +14,122 @@ from bridges.coap.listeners import LOGGER, Settings
 from bridges.coap.meter import Meter
 from bridges.coap.tcp import narrow_buffers
 from bridges.commands import AllCommands
+from bridges.files import identity, kept
 from bridges.heartbeat import Rhythm
 from bridges.kafka import Recorder
+from configuration.iot import Coap
+from configuration.model import Configuration
+from configuration.source import unusable
 from protocols.exposition import Registry
 
 GC_THRESHOLDS = (50_000, 50, 1_000)
 """Messages are many and in no cycle: by default, collecting takes a third of the time."""
 SHARES = 1
 """Of this door: a device may connect to any process."""
-BLOCK_SIZES = (16, 32, 64, 128, 256, 512, 1024)
-VERSIONS = ("1.3", "1.2")
+IFF_UP, IFF_MULTICAST = 0x1, 0x1000
+LOOPBACK = "lo"
+WILDCARD = "::"
+OPTIONS = {
+    "--host": "iot.coap.host",
+    "--port": "iot.coap.port",
+    "--client-id": "iot.coap.clientId",
+    "--cert": "iot.coap.tls.cert",
+    "--key": "iot.coap.tls.key",
+    "--device-ca": "iot.coap.tls.ca",
+    "--revocation-list": "iot.coap.revocationList",
+    "--dtls": "iot.coap.dtls",
+    "--plain-port": "iot.coap.plainPort",
+    "--multicast": "iot.coap.multicast",
+    "--interfaces": "iot.coap.interfaces",
+    "--block-size": "iot.coap.blockSize",
+    "--idle-seconds": "iot.coap.idleTimeout",
+    "--sessions-max": "iot.coap.maxSessions",
+    "--requests-per-second": "iot.coap.requestsPerSecond",
+    "--renewal-port": "iot.coap.renewalPort",
+    "--grace-days": "issuer.graceDays",
+    "--ca-certificates": "iot.coap.caCertificates",
+    "--shared": "iot.coap.shared",
+}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what a CoAP bridge can be told."""
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
-    parser.add_argument("--port", type=int, default=5684, help="coaps+tcp and coaps")
-    for name, what in (
-        ("--cert", "our certificate, PEM"),
-        ("--key", "our key, ECDSA P-256 or P-384 for DTLS 1.3"),
-        ("--device-ca", "the device CA, and those before it"),
-    ):
-        parser.add_argument(name, type=Path, required=True, help=what)
-    parser.add_argument("--revocation-list", type=Path, help="read again when it changes")
-    parser.add_argument(
-        "--dtls",
-        nargs="*",
-        choices=VERSIONS,
-        default=["1.3"],
-        help="the versions of coaps over UDP, by name; none: coaps+tcp alone",
-    )
-    parser.add_argument("--plain-port", type=int, default=0, help="discovery; 0: none, else 5683")
-    parser.add_argument("--plain-host", default="", help='else as --host; "::" for multicast')
-    parser.add_argument(
-        "--multicast", nargs="*", default=[], metavar="INTERFACE", help="discovery by multicast"
-    )
-    parser.add_argument("--block-size", type=int, choices=BLOCK_SIZES, default=1024)
-    parser.add_argument("--idle-seconds", type=float, default=3_600.0)
-    parser.add_argument("--sessions-max", type=int, default=10_000)
-    parser.add_argument("--requests-per-second", type=float, default=50.0, help="per session")
-    parser.add_argument(
-        "--renewal-port", type=int, help="coaps+tcp for EST with an expired certificate; else none"
-    )
-    parser.add_argument("--grace-days", type=float, default=30.0, help="how long it may be expired")
-    parser.add_argument(
-        "--ca-certificates", type=Path, nargs="*", default=[], help="what /est/crts hands out, PEM"
-    )
-    parser.add_argument("--shared", action="store_true", help="other processes share the port")
+def settings(own: Coap, folder: Path, grace_days: float = 30.0) -> Settings:
+    """Return the bridge's settings; PEM text of the configuration is kept in `folder`.
 
-
-def settings(options: argparse.Namespace) -> Settings:
-    """Return the settings that the options are."""
+    Raises InvalidConfiguration where the identity is missing.
+    """
+    certificate, key, device_ca = identity(own.tls, "iot.coap", folder)
+    spread = own.multicast and own.plain_port > 0
     return Settings(
-        certificate=options.cert,
-        key=options.key,
-        device_ca=options.device_ca,
-        revocation_list=options.revocation_list,
-        host=options.host,
-        port=options.port,
-        plain_port=options.plain_port,
-        plain_host=options.plain_host,
-        multicast=tuple(options.multicast),
-        dtls=frozenset(options.dtls),
-        block_size=options.block_size,
-        idle_seconds=options.idle_seconds,
-        sessions_max=options.sessions_max,
-        requests_per_second=options.requests_per_second,
-        shared=options.shared,
-        renewal_port=options.renewal_port,
-        grace_days=options.grace_days,
-        ca_certificates=tuple(options.ca_certificates),
+        certificate=certificate,
+        key=key,
+        device_ca=device_ca,
+        revocation_list=Path(own.revocation_list) if own.revocation_list else None,
+        host=own.host,
+        port=own.port,
+        plain_port=own.plain_port,
+        plain_host=WILDCARD if spread else "",
+        multicast=interfaces(own) if spread else (),
+        dtls=frozenset(one.removeprefix("DTLSv") for one in own.dtls),
+        block_size=own.block_size,
+        idle_seconds=own.idle_timeout,
+        sessions_max=own.max_sessions,
+        requests_per_second=own.requests_per_second,
+        shared=own.shared,
+        renewal_port=own.renewal_port or None,
+        grace_days=grace_days,
+        ca_certificates=(kept(folder / "cas.pem", *(own.ca_certificates or own.tls.ca)),),
     )
 
 
-def run(options: argparse.Namespace, registry: Registry) -> None:
+def interfaces(own: Coap) -> tuple[str, ...]:
+    """Return where discovery by multicast is answered.
+
+    What secured addresses are told must be reachable from there: a bridge on the loopback answers
+    there alone. Raises InvalidConfiguration for an interface that is not there.
+    """
+    there = [name for _, name in socket.if_nameindex()]
+    if own.interfaces:
+        if missing := sorted(set(own.interfaces) - set(there)):
+            found = f"this machine has no {', '.join(missing)}, it has {', '.join(there)}"
+            raise unusable("iot.coap.interfaces", found)
+        return tuple(own.interfaces)
+    if own.host == "localhost" or _is_loopback(own.host):
+        return (LOOPBACK,)
+    return tuple(one for one in there if _is_up(one))
+
+
+def run(found: Configuration, registry: Registry) -> None:
     """Run one bridge until SIGTERM."""
-    meter, wanted = Meter(registry), settings(options)
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = settings(found.iot.coap, Path(folder), found.issuer.grace_days)
+        _run(found, wanted, registry)
+
+
+def _run(found: Configuration, wanted: Settings, registry: Registry) -> None:
+    meter, client_id = Meter(registry), found.iot.coap.client_id or "coap"
 
     def make(recorder: Recorder) -> CoapBridge:
         meter.recorder.watch(recorder)
         return CoapBridge(wanted, recorder, meter)
 
     def source(bridge: CoapBridge) -> AllCommands:
-        return AllCommands(options.bootstrap, bridge.deliver, bridge.caught_up, "coap-bridges")
+        return AllCommands(found.bootstrap, bridge.deliver, bridge.caught_up, "coap-bridges")
 
     logging.getLogger(LOGGER).setLevel(logging.ERROR)  # whoever sends garbage fills no log
     narrow_buffers()
     gc.set_threshold(*GC_THRESHOLDS)
-    asyncio.run(life.live(Recorder(options.bootstrap), make, source, Rhythm(SHARES)))
+    recorder = Recorder(found.bootstrap, client_id=client_id)
+    asyncio.run(life.live(recorder, make, source, Rhythm(SHARES)))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_up(name: str) -> bool:
+    flags = Path("/sys/class/net", name, "flags")
+    wanted = IFF_UP | IFF_MULTICAST
+    return flags.exists() and int(flags.read_text(), 16) & wanted == wanted

@@ -1,7 +1,7 @@
 """`python -m bridges est`: the options of the HTTPS door of EST, and its life."""
 
-import argparse
 import asyncio
+import tempfile
 from pathlib import Path
 
 import structlog
@@ -13,7 +13,10 @@ from bridges.door import Door, Refusals
 from bridges.est.meter import Meter
 from bridges.est.renewals import PATIENCE_SECONDS, Registrar, Renewals
 from bridges.est.server import EstServer, Settings
+from bridges.files import identity, kept
 from bridges.kafka import Full, Recorder
+from configuration.iot import Est
+from configuration.model import Configuration
 from protocols.exposition import Registry
 from schemas import codec, events
 from schemas.commands import Command, RefuseCertificate
@@ -23,27 +26,17 @@ from schemas.topics import DEVICE_EVENTS
 log = structlog.get_logger()
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the door can be told."""
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
-    parser.add_argument("--port", type=int, default=8443)
-    for name, what in (
-        ("--cert", "our certificate, PEM, of a registration authority"),
-        ("--key", "our key"),
-        ("--device-ca", "the device CA, and those before it"),
-    ):
-        parser.add_argument(name, type=Path, required=True, help=what)
-    parser.add_argument("--revocation-list", type=Path, help="read again when it changes")
-    parser.add_argument(
-        "--ca-certificates",
-        type=Path,
-        nargs="*",
-        default=[],
-        help="what /cacerts hands out, PEM: the CAs of devices and of this door",
-    )
-    parser.add_argument(
-        "--grace-days", type=float, default=30.0, help="how long an expired certificate may renew"
-    )
+OPTIONS = {
+    "--host": "iot.est.host",
+    "--port": "iot.est.port",
+    "--client-id": "iot.est.clientId",
+    "--cert": "iot.est.tls.cert",
+    "--key": "iot.est.tls.key",
+    "--device-ca": "iot.est.tls.ca",
+    "--revocation-list": "iot.est.revocationList",
+    "--ca-certificates": "iot.est.caCertificates",
+    "--grace-days": "issuer.graceDays",
+}
 
 
 class EstBridge:
@@ -106,29 +99,39 @@ class EstBridge:
             log.warning("refusal.untold", error=str(error))
 
 
-def settings(options: argparse.Namespace) -> Settings:
-    """Return the settings that the options are."""
+def settings(own: Est, folder: Path, grace_days: float = 30.0) -> Settings:
+    """Return the door's settings; PEM text of the configuration is kept in `folder`.
+
+    Raises InvalidConfiguration where the identity is missing.
+    """
+    certificate, key, device_ca = identity(own.tls, "iot.est", folder)
     return Settings(
-        certificate=options.cert,
-        key=options.key,
-        device_ca=options.device_ca,
-        ca_certificates=tuple(options.ca_certificates) or (options.device_ca,),
-        revocation_list=options.revocation_list,
-        host=options.host,
-        port=options.port,
-        grace_days=options.grace_days,
+        certificate=certificate,
+        key=key,
+        device_ca=device_ca,
+        ca_certificates=(kept(folder / "cas.pem", *(own.ca_certificates or own.tls.ca)),),
+        revocation_list=Path(own.revocation_list) if own.revocation_list else None,
+        host=own.host,
+        port=own.port,
+        grace_days=grace_days,
     )
 
 
-def run(options: argparse.Namespace, registry: Registry) -> None:
+def run(found: Configuration, registry: Registry) -> None:
     """Run the door until SIGTERM."""
-    meter, wanted = Meter(registry), settings(options)
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = settings(found.iot.est, Path(folder), found.issuer.grace_days)
+        _run(found, wanted, registry)
+
+
+def _run(found: Configuration, wanted: Settings, registry: Registry) -> None:
+    meter, client_id = Meter(registry), found.iot.est.client_id or "est"
 
     def make(recorder: Recorder) -> EstBridge:
         meter.recorder.watch(recorder)
         return EstBridge(wanted, recorder, meter)
 
     def source(bridge: EstBridge) -> AllCommands:
-        return AllCommands(options.bootstrap, bridge.deliver, bridge.caught_up, "est-doors")
+        return AllCommands(found.bootstrap, bridge.deliver, bridge.caught_up, "est-doors")
 
-    asyncio.run(life.live(Recorder(options.bootstrap), make, source))
+    asyncio.run(life.live(Recorder(found.bootstrap, client_id=client_id), make, source))

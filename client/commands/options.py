@@ -1,15 +1,18 @@
 """What commands share: options, the completion of device ids, examples in the help."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from client.fleet import Fleet, FleetError, Timeouts
+from configuration.keys import FILE_VARIABLE
+from configuration.load import load
+from configuration.model import Configuration
+from configuration.source import InvalidConfiguration
 
 KAFKA = "127.0.0.1:9092"
-BOOTSTRAP_VARIABLE = "FLEETCERT_BOOTSTRAP"
 COMPLETION = Timeouts(connect_seconds=2.0, read_seconds=5.0)
 EXIT_DIFFERENT = 4
 SNAPSHOTS = Path("var/stack/snapshots")
@@ -23,17 +26,48 @@ def examples(*commands: str) -> str:
 
 def _device_ids(context: typer.Context, incomplete: str) -> list[str]:
     """Complete a device id; nothing where Kafka does not answer quickly."""
-    bootstrap = context.params.get("bootstrap") or os.environ.get(BOOTSTRAP_VARIABLE, KAFKA)
     try:
+        bootstrap = context.params.get("bootstrap") or load().configuration.bootstrap
         ids = Fleet(str(bootstrap), timeouts=COMPLETION).ids()
-    except FleetError:
+    except (FleetError, InvalidConfiguration):
         return []
     return [one for one in ids if one.startswith(incomplete)]
 
 
-Bootstrap = Annotated[str, typer.Option(help="Kafka's host:port.", envvar=BOOTSTRAP_VARIABLE)]
+def _from_configuration(read: Callable[[Configuration], Any]) -> Callable[..., Any]:
+    """Return a callback: what is not given is read from the configuration."""
+
+    def callback(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+        source = context.get_parameter_source(str(parameter.name))
+        if context.resilient_parsing or (source is not None and source.name != "DEFAULT"):
+            return value
+        return read(load().configuration)
+
+    return callback
+
+
+Bootstrap = Annotated[
+    str,
+    typer.Option(
+        help="Kafka's host:port; else kafka.bootstrap of the configuration.",
+        callback=_from_configuration(lambda found: found.bootstrap),
+    ),
+]
 Directory = Annotated[
-    Path, typer.Option("--snapshots", help="Where they are.", envvar="FLEETCERT_SNAPSHOTS")
+    Path,
+    typer.Option(
+        "--snapshots",
+        help="Where they are; else worker.snapshots.",
+        callback=_from_configuration(lambda found: found.snapshots),
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="The configuration; else fleetcert.yaml of this folder.",
+        envvar=FILE_VARIABLE,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document per line.")]
 DeviceId = Annotated[str, typer.Argument(help="The device's id.", autocompletion=_device_ids)]

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,11 +14,15 @@ from typing import Annotated, Any
 import typer
 
 from client import instants, terminal
-from client.commands.options import Json, examples
+from client.commands.options import ConfigFile, Json, examples
+from client.errors import FleetError
 from client.lag import lag
-from client.local import doctor, dtls13, supervisor
+from client.local import doctor, dtls13, reload, supervisor
 from client.local.errors import LocalError
 from client.local.layout import Layout
+from configuration.load import load
+from configuration.model import Configuration
+from configuration.source import InvalidConfiguration
 from pki import authority, enrolment
 from pki.profile import NotIssuable
 from schemas.topics import DEVICE_EVENTS
@@ -24,62 +31,93 @@ StackError = (LocalError, authority.AuthorityExists, authority.AuthorityUnreadab
 WORKERS = "fleetcert-devices"
 """The consumer group of the stream workers: streams.app.Settings.application."""
 
+OPTIONS = {
+    "data_dir": "stack.dataDir",
+    "kafka_port": "stack.kafkaPort",
+    "controller_port": "stack.controllerPort",
+    "device_port": "iot.mqtt.port",
+    "service_port": "iot.mqtt.servicePort",
+    "coap_port": "iot.coap.port",
+    "coap_plain_port": "iot.coap.plainPort",
+    "coap_renewal_port": "iot.coap.renewalPort",
+    "est_port": "iot.est.port",
+    "dtls": "iot.coap.dtls",
+    "metrics_port": "stack.metricsPort",
+    "partitions": "kafka.partitions",
+    "workers": "stack.workers",
+    "bridges": "stack.bridges",
+}
+"""The keys of the configuration that options of `up` go before."""
+
+
+def _data_dir(context: typer.Context, value: Path | None) -> Path | None:
+    """Return the folder that is asked for, else the configuration's."""
+    if value is not None or context.resilient_parsing:
+        return value
+    return Path(load().configuration.stack.data_dir)
+
+
 DataDir = Annotated[
     Path,
     typer.Option(
-        help="Where the stack keeps its data.", envvar="FLEETCERT_DATA_DIR", readable=False
+        help="Where the stack keeps its data; else stack.dataDir.",
+        callback=_data_dir,
+        readable=False,
     ),
 ]
-DEFAULT = Layout()
+DIRECTORY = Layout().pki_dir
+NONE: Any = None
+"""What a callback replaces by the configuration's value."""
 
 
 def up(
-    data_dir: DataDir = DEFAULT.data_dir,
-    kafka_port: int = DEFAULT.kafka_port,
-    controller_port: int = DEFAULT.controller_port,
-    device_port: int = DEFAULT.device_port,
-    service_port: int = DEFAULT.service_port,
-    coap_port: int = DEFAULT.coap_port,
-    coap_plain_port: int = DEFAULT.coap_plain_port,
-    coap_renewal_port: int = DEFAULT.coap_renewal_port,
-    est_port: int = DEFAULT.est_port,
+    context: typer.Context,
+    config: ConfigFile = None,
+    data_dir: Path | None = None,
+    kafka_port: int | None = None,
+    controller_port: int | None = None,
+    device_port: int | None = None,
+    service_port: int | None = None,
+    coap_port: int | None = None,
+    coap_plain_port: int | None = None,
+    coap_renewal_port: int | None = None,
+    est_port: int | None = None,
     dtls: Annotated[
-        list[str] | None, typer.Option(help="Versions of coaps over UDP: 1.3, and 1.2 by name.")
+        list[str] | None, typer.Option(help="Versions of coaps over UDP; DTLSv1.2 by name only.")
     ] = None,
-    metrics_port: Annotated[int, typer.Option(help="The first of 30.")] = DEFAULT.metrics_port,
-    partitions: int = DEFAULT.partitions,
-    workers: int = DEFAULT.workers,
-    bridges: int = DEFAULT.bridges,
+    metrics_port: Annotated[int | None, typer.Option(help="The first of 30.")] = None,
+    partitions: int | None = None,
+    workers: int | None = None,
+    bridges: int | None = None,
     as_json: Json = False,
 ) -> None:
     """Start Kafka, mosquitto, issuer, bridges, workers; stay until Ctrl-C or `fleetcert down`.
 
-    A second start on the same data goes on where the first one ended.
+    A second start on the same data goes on where the first one ended. An option goes before the
+    key of the configuration that it stands for (docs/configuration.md). SIGHUP reads the file
+    again: what is live is applied, for the rest it says what must start anew.
     """
-    layout = Layout(
-        data_dir=data_dir,
-        kafka_port=kafka_port,
-        controller_port=controller_port,
-        device_port=device_port,
-        service_port=service_port,
-        coap_port=coap_port,
-        coap_plain_port=coap_plain_port,
-        coap_renewal_port=coap_renewal_port,
-        est_port=est_port,
-        dtls=tuple(dtls or DEFAULT.dtls),
-        metrics_port=metrics_port,
-        partitions=partitions,
-        workers=workers,
-        bridges=bridges,
-    )
-    asyncio.run(_up(layout, as_json))
+    given = {
+        name: (f"--{option.replace('_', '-')}", str(value) if name == "stack.dataDir" else value)
+        for option, name in OPTIONS.items()
+        if (value := context.params[option])
+    }
+
+    def read() -> Configuration:
+        return load(config, options=given).configuration
+
+    asyncio.run(_up(Layout.of(read()), read, as_json))
 
 
-async def _up(layout: Layout, as_json: bool) -> None:
-    started, stopping = asyncio.Event(), asyncio.Event()
+async def _up(layout: Layout, read: Callable[[], Configuration], as_json: bool) -> None:
+    started, stopping, reloading = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stopping.set)
+    attended = sys.stdin.isatty()
+    loop.add_signal_handler(
+        signal.SIGHUP, lambda: (stopping if attended and _left() else reloading).set()
+    )
 
     def told(child: supervisor.Child) -> None:
         if as_json:
@@ -90,7 +128,9 @@ async def _up(layout: Layout, as_json: bool) -> None:
     running = asyncio.create_task(supervisor.Supervisor(layout, told).run(started, stopping))
     ready = asyncio.create_task(started.wait())
     await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
+    applying = None
     if started.is_set() and not stopping.is_set():
+        applying = asyncio.create_task(_apply(reload.Reloader(layout, read), reloading, as_json))
         devices = f"mqtts://localhost:{layout.device_port}"
         coap = dtls13.offered(layout.coap_port, layout.dtls)
         if as_json:
@@ -108,9 +148,45 @@ async def _up(layout: Layout, as_json: bool) -> None:
             )
     ready.cancel()
     await running
+    if applying is not None:
+        applying.cancel()
 
 
-def down(data_dir: DataDir = DEFAULT.data_dir, as_json: Json = False) -> None:
+async def _apply(reloader: reload.Reloader, reloading: asyncio.Event, as_json: bool) -> None:
+    """Apply what is live: at the start, and at each SIGHUP."""
+    try:
+        lines = await asyncio.to_thread(reloader.apply)
+    except (FleetError, LocalError) as error:
+        lines = reload.refused(error)
+    _tell("applied", lines, as_json)
+    while True:
+        await reloading.wait()
+        reloading.clear()
+        try:
+            found = await asyncio.to_thread(reloader.reload)
+            lines = [*found.live, *found.waiting] or ["nothing differs"]
+        except (FleetError, LocalError, InvalidConfiguration) as error:
+            lines = reload.refused(error)
+        _tell("reloaded", lines, as_json)
+
+
+def _tell(event: str, lines: list[str], as_json: bool) -> None:
+    if as_json:
+        return terminal.as_json({"event": event, "lines": lines})
+    for one in lines:
+        terminal.say(f"{event}: {one}")
+
+
+def _left() -> bool:
+    """Tell whether the terminal is gone: then SIGHUP means its end, and not a new reading."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY))
+    except OSError:
+        return True
+    return False
+
+
+def down(data_dir: DataDir = NONE, as_json: Json = False) -> None:
     """Stop the stack; what it has is kept. Done as well where none runs."""
     stopped = supervisor.stop(Layout(data_dir=data_dir))
     if as_json:
@@ -118,7 +194,7 @@ def down(data_dir: DataDir = DEFAULT.data_dir, as_json: Json = False) -> None:
     terminal.say("stopped" if stopped else f"no stack runs on {data_dir}")
 
 
-def status(data_dir: DataDir = DEFAULT.data_dir, as_json: Json = False) -> None:
+def status(data_dir: DataDir = NONE, as_json: Json = False) -> None:
     """Show each process and how far the workers are; exit code 1 where one is not running."""
     found: dict[str, Any] = dict(supervisor.status(Layout(data_dir=data_dir)))
     listed = found.get("processes", [])
@@ -154,7 +230,7 @@ def _print_status(found: dict[str, Any], data_dir: Path) -> None:
     terminal.say(f"records the workers have not committed: {behind or 'unknown, Kafka is away'}")
 
 
-def examine(data_dir: DataDir = DEFAULT.data_dir, as_json: Json = False) -> None:
+def examine(data_dir: DataDir = NONE, as_json: Json = False) -> None:
     """Check this machine; exit code 1 where something is missing that the stack needs."""
     layout = Layout(data_dir=data_dir)
     running = False
@@ -176,7 +252,7 @@ def _verdict(check: doctor.Check) -> str:
 
 
 def pki_init(
-    directory: Annotated[Path, typer.Option(help="The folder to make them in.")] = DEFAULT.pki_dir,
+    directory: Annotated[Path, typer.Option(help="The folder to make them in.")] = DIRECTORY,
     as_json: Json = False,
 ) -> None:
     """Create the offline root, the device CA and the service CA. Nothing is ever overwritten."""
@@ -193,14 +269,17 @@ def pki_sign(
     directory: Annotated[
         Path | None, typer.Option(help="The folder of the authorities; else the stack's.")
     ] = None,
-    data_dir: DataDir = DEFAULT.data_dir,
-    days: Annotated[int, typer.Option(min=1, help="Its lifetime.")] = int(DEFAULT.lifetime_days),
+    data_dir: DataDir = NONE,
+    days: Annotated[
+        int | None, typer.Option(min=1, help="Its lifetime; else issuer.lifetimeDays.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Sign a device's first request. Needs the device CA's key; every later one is rotated."""
+    lifetime = days or load().configuration.issuer.lifetime_days
     opened = authority.load(directory or Layout(data_dir=data_dir).pki_dir)
     device_id, certificate = enrolment.sign(
-        opened, request.read_bytes(), datetime.now(UTC), timedelta(days=days)
+        opened, request.read_bytes(), datetime.now(UTC), timedelta(days=lifetime)
     )
     out.write_bytes(certificate)
     if as_json:
@@ -213,7 +292,11 @@ def pki_sign(
 def add_to(app: typer.Typer, pki: typer.Typer, panel: str) -> None:
     """Add the commands to the command line, under `panel` of its help."""
     for name, command, shown in (
-        ("up", up, ("up", "up --device-port 18883 --workers 2", "up --json")),
+        (
+            "up",
+            up,
+            ("up --config fleetcert.yaml", "up --device-port 18883 --workers 2", "up --json"),
+        ),
         ("down", down, ("down", "down --data-dir var/other")),
         ("status", status, ("status", "status --json | jq .lag")),
         ("doctor", examine, ("doctor", "doctor --json")),

@@ -14,7 +14,10 @@ from pathlib import Path
 from bridges.mqtt.broker import config
 from client.local import setup, topics
 from client.local.errors import LocalError
-from client.local.layout import HOST, Layout
+from client.local.layout import Layout
+from configuration import options as shared
+from configuration.model import Configuration
+from configuration.source import InvalidConfiguration
 
 USER_ID = 10_001
 """The services' user in our images: see deploy/Dockerfile and deploy/broker/Dockerfile."""
@@ -25,14 +28,24 @@ EXAMPLES = """examples:
 """
 
 
-def identities(directory: Path, into: Path, broker_names: list[str], buckets: int) -> None:
+OPTIONS = {
+    "--buckets": "iot.mqtt.buckets",
+    "--bootstrap": "kafka.bootstrap",
+    "--partitions": "kafka.partitions",
+    "--replication": "kafka.replication",
+}
+
+
+def identities(
+    directory: Path, into: Path, broker_names: list[str], configuration: Configuration
+) -> None:
     """Make the authorities in `directory` once; copy to each service what it reads.
 
     `into` has a folder for each of issuer, broker, bridge, coap and est; the doors are reached
     under `broker_names`, and under the names of this machine.
     """
-    layout = Layout(data_dir=directory, buckets=buckets)
-    setup.identities(layout, names=tuple(dict.fromkeys(("localhost", HOST, *broker_names))))
+    layout = Layout(configuration, data_dir=directory)
+    setup.identities(layout, names=tuple(broker_names))
     pki, services = layout.pki_dir, layout.services_dir
     shutil.copytree(
         pki, into / "issuer", ignore=lambda _, names: {"root"} & set(names), dirs_exist_ok=True
@@ -53,12 +66,12 @@ def identities(directory: Path, into: Path, broker_names: list[str], buckets: in
         shutil.copy(service_ca, into / name / "service-ca.pem")
     for name in ("broker", "coap", "est"):
         shutil.copy(pki / "device-ca" / "ca.pem", into / name / "device-ca.pem")
-    _broker(into / "broker", buckets)
+    _broker(into / "broker", configuration)
     for name in ("issuer", "broker", "bridge", "coap", "est"):
         _give(into / name)
 
 
-def _broker(folder: Path, buckets: int) -> None:
+def _broker(folder: Path, configuration: Configuration) -> None:
     data_dir = folder / "data"
     data_dir.mkdir(exist_ok=True)
     config.write(
@@ -71,8 +84,7 @@ def _broker(folder: Path, buckets: int) -> None:
             plugin=PLUGIN,
             secret_file=folder / "stamp.secret",
             device_issuers=folder / "device-ca.pem",
-            buckets=buckets,
-            saved_changes=1_000,
+            **setup.limits(configuration),
         )
     )
 
@@ -99,16 +111,16 @@ def main(argv: list[str] | None = None) -> int:
         default=[],
         help="a name of the broker in its certificate, made once; may be repeated",
     )
-    parser.add_argument("--buckets", type=int, default=8)
-    parser.add_argument("--bootstrap", default="kafka:9092", help="Kafka's host:port")
-    parser.add_argument("--partitions", type=int, default=2)
+    shared.add(parser, OPTIONS)
     options = parser.parse_args(argv)
     try:
+        found = shared.read(options, OPTIONS).configuration
         if options.task == "topics":
-            topics.create_topics(options.bootstrap, options.partitions)
+            kafka, days = found.kafka, found.iot.monitoring.retention_days
+            topics.create_topics(found.bootstrap, kafka.partitions, kafka.replication, days)
         else:
-            identities(options.directory, options.into, options.broker_name, options.buckets)
-    except (LocalError, OSError) as error:
+            identities(options.directory, options.into, options.broker_name, found)
+    except (LocalError, InvalidConfiguration, OSError) as error:
         sys.stderr.write(f"{options.task}: {error}\n")
         return 1
     return 0

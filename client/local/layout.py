@@ -1,18 +1,21 @@
 """Where the local stack keeps its things, and on which ports it listens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from configuration.model import Configuration
 
 HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The local stack's folders, ports and sizes. Spans are seconds."""
+    """The local stack's folders, ports and sizes, and the configuration that they are from."""
 
     DATAGRAMS: ClassVar[frozenset[str]] = frozenset({"coap", "coaps"})
 
+    configuration: Configuration = field(default_factory=Configuration)
     data_dir: Path = Path("var/stack")
     tools_dir: Path = Path("var/tools")
     kafka_port: int = 9092
@@ -23,14 +26,49 @@ class Layout:
     coap_plain_port: int = 5683
     coap_renewal_port: int = 5685
     est_port: int = 8443
-    dtls: tuple[str, ...] = ("1.3",)
     metrics_port: int = 9460
     partitions: int = 2
     workers: int = 1
     bridges: int = 1
     buckets: int = 8
-    lifetime_days: float = 90.0
-    session_timeout_seconds: float = 6.0
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> Self:
+        """Return the local stack that a configuration describes."""
+        stack, iot = configuration.stack, configuration.iot
+        return cls(
+            configuration,
+            data_dir=Path(stack.data_dir),
+            kafka_port=stack.kafka_port,
+            controller_port=stack.controller_port,
+            device_port=iot.mqtt.port,
+            service_port=iot.mqtt.service_port,
+            coap_port=iot.coap.port,
+            coap_plain_port=iot.coap.plain_port,
+            coap_renewal_port=iot.coap.renewal_port,
+            est_port=iot.est.port,
+            metrics_port=stack.metrics_port,
+            partitions=configuration.kafka.partitions,
+            workers=stack.workers,
+            bridges=stack.bridges,
+            buckets=iot.mqtt.buckets,
+        )
+
+    @property
+    def dtls(self) -> tuple[str, ...]:
+        """The versions of coaps over UDP."""
+        return tuple(one.removeprefix("DTLSv") for one in self.configuration.iot.coap.dtls)
+
+    @property
+    def snapshots(self) -> Path:
+        """The workers' snapshots."""
+        named = self.configuration.worker.snapshots
+        return Path(named) if named else self.data_dir / "snapshots"
+
+    @property
+    def configuration_file(self) -> Path:
+        """What holds for the processes of the stack, as it was at their start."""
+        return self.data_dir / "fleetcert.yaml"
 
     @property
     def bootstrap(self) -> str:
@@ -41,6 +79,11 @@ class Layout:
     def kafka_dir(self) -> Path:
         """Kafka's log."""
         return self.data_dir / "kafka"
+
+    @property
+    def openssl_file(self) -> Path:
+        """What tells OpenSSL the suites of the bridges."""
+        return self.data_dir / "openssl.cnf"
 
     @property
     def broker_dir(self) -> Path:
@@ -102,7 +145,7 @@ class Layout:
             **{f"metrics of worker-{number}": 20 + number for number in range(self.workers)},
             "the supervisor's metrics": 29,
         }
-        return {
+        listed = {
             "Kafka": (self.kafka_port, "--kafka-port"),
             "Kafka's controller": (self.controller_port, "--controller-port"),
             "MQTT for devices": (self.device_port, "--device-port"),
@@ -114,3 +157,4 @@ class Layout:
             "coap": (self.coap_plain_port, "--coap-plain-port"),
             **{name: (self.metrics_port + at, "--metrics-port") for name, at in metrics.items()},
         }
+        return {name: one for name, one in listed.items() if one[0]}  # 0: not offered

@@ -5,12 +5,18 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from bridges import suites
 from client.local import kafka, setup, topics
 from client.local.layout import HOST, Layout
-from pki import revocation
+from configuration.iot import Coap, Est
+from configuration.load import written
+from pki import files, revocation
 
+WILDCARDS = {"0.0.0.0": HOST, "::": "::1"}  # noqa: S104 - where to knock, not to listen
+"""Where a listener on every address is reached."""
 KAFKA_ROOM_MIN = 64 << 20
 """A Kafka that meets a full disk in the middle of a write dies, and cannot recover without room."""
 
@@ -34,6 +40,7 @@ def processes(layout: Layout) -> list[Process]:
     """Prepare everything and return the processes. Raises LocalError."""
     libs, plugin = setup.tools(layout)
     setup.identities(layout)
+    files.write(layout.configuration_file, written(layout.configuration).encode(), files.PRIVATE)
     return [
         _kafka(layout, libs),
         _mosquitto(layout, plugin),
@@ -45,11 +52,13 @@ def processes(layout: Layout) -> list[Process]:
     ]
 
 
-def listens(port: int) -> bool:
+def listens(port: int, host: str = HOST) -> bool:
     """Tell whether something accepts connections on a port of this machine."""
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex((HOST, port)) == 0
+    try:
+        socket.create_connection((WILDCARDS.get(host, host), port), 0.5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _kafka(layout: Layout, libs: Path) -> Process:
@@ -62,7 +71,11 @@ def _kafka(layout: Layout, libs: Path) -> Process:
         "kafka",
         kafka.command(libs, properties),
         lambda: listens(layout.kafka_port),
-        lambda: topics.create_topics(layout.bootstrap, layout.partitions),
+        lambda: topics.create_topics(
+            layout.bootstrap,
+            layout.partitions,
+            retention_days=layout.configuration.iot.monitoring.retention_days,
+        ),
         stop_seconds=30.0,
         volume=layout.kafka_dir / "data",
         room_min=KAFKA_ROOM_MIN,
@@ -72,99 +85,105 @@ def _kafka(layout: Layout, libs: Path) -> Process:
 def _mosquitto(layout: Layout, plugin: Path) -> Process:
     # started by root, mosquitto would change to a user who cannot read our files
     user = "root" if os.geteuid() == 0 else None
-    configuration = setup.broker(layout, plugin, user)
+    configuration, host = setup.broker(layout, plugin, user), layout.configuration.iot.mqtt.listen
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
     return Process(
         "mosquitto",
         ("mosquitto", "-c", str(configuration)),
-        lambda: listens(layout.device_port) and listens(layout.service_port),
+        lambda: listens(layout.device_port, host) and listens(layout.service_port, host),
         env={"PATH": path},
     )
 
 
 def _issuer(layout: Layout) -> Process:
     port = layout.metrics_port
-    options = {
-        "--bootstrap": layout.bootstrap,
+    options: dict[str, object] = {
         "--pki": layout.pki_dir,
-        "--lifetime-days": layout.lifetime_days,
-        "--issuer-id": "issuer-0",
-        "--session-timeout-seconds": layout.session_timeout_seconds,
+        "--issuer-id": layout.configuration.issuer.id or "issuer-0",
         "--metrics-port": port,
     }
-    return Process("issuer", _python("pki", "issuer", options), lambda: listens(port))
+    return Process("issuer", _python(layout, "pki", "issuer", options), lambda: listens(port))
 
 
 def _bridge(layout: Layout, number: int) -> Process:
-    port = layout.metrics_port + 10 + number
-    options = {
-        "--bootstrap": layout.bootstrap,
-        "--mqtt-host": "localhost",
+    port, own = layout.metrics_port + 10 + number, layout.configuration.iot.mqtt
+    options: dict[str, object] = {
         "--mqtt-port": layout.service_port,
-        "--ca": layout.pki_dir / "service-ca" / "ca.pem",
-        "--cert": layout.services_dir / "bridge.pem",
-        "--key": layout.services_dir / "bridge.key",
         "--secret-file": layout.stamp_secret,
         "--buckets": layout.buckets,
-        "--bridge-id": f"bridge-{number}",
-        "--session-timeout-seconds": layout.session_timeout_seconds,
+        "--bridge-id": f"{own.client_id or 'bridge'}-{number}",
         "--metrics-port": port,
     }
-    argv = _python("bridges", "mqtt", options)
-    return Process(f"bridge-{number}", argv, lambda: listens(port))
+    if own.tls.cert is None:
+        options |= {
+            "--ca": layout.pki_dir / "service-ca" / "ca.pem",
+            "--cert": layout.services_dir / "bridge.pem",
+            "--key": layout.services_dir / "bridge.key",
+        }
+    argv = _python(layout, "bridges", "mqtt", options)
+    return Process(f"bridge-{number}", argv, lambda: listens(port), env=_suited(layout))
 
 
 def _coap(layout: Layout) -> Process:
-    port = layout.metrics_port + 5
-    options = {
-        "--bootstrap": layout.bootstrap,
-        "--host": HOST,
+    port, own = layout.metrics_port + 5, layout.configuration.iot.coap
+    options: dict[str, object] = {
         "--port": layout.coap_port,
         "--plain-port": layout.coap_plain_port,
         "--renewal-port": layout.coap_renewal_port,
-        "--cert": layout.services_dir / "coap.pem",
-        "--key": layout.services_dir / "coap.key",
-        "--device-ca": layout.pki_dir / "device-ca" / "ca.pem",
-        "--revocation-list": layout.pki_dir / "device-ca" / revocation.FILE,
         "--metrics-port": port,
     }
-    argv = (
-        *_python("bridges", "coap", options),
-        *("--dtls", *layout.dtls),
-        *("--ca-certificates", *map(str, layout.ca_certificates)),
-    )
-    return Process("coap", argv, lambda: listens(layout.coap_port))
+    argv = _python(layout, "bridges", "coap", options | _door(layout, "coap", own))
+    ready = partial(listens, layout.coap_port, own.host)
+    return Process("coap", argv, ready, env=_suited(layout))
 
 
 def _est(layout: Layout) -> Process:
-    options = {
-        "--bootstrap": layout.bootstrap,
-        "--host": HOST,
+    own = layout.configuration.iot.est
+    options: dict[str, object] = {
         "--port": layout.est_port,
-        "--cert": layout.services_dir / "est.pem",
-        "--key": layout.services_dir / "est.key",
-        "--device-ca": layout.pki_dir / "device-ca" / "ca.pem",
-        "--revocation-list": layout.pki_dir / "device-ca" / revocation.FILE,
         "--metrics-port": layout.metrics_port + 6,
     }
-    words = ("--ca-certificates", *map(str, layout.ca_certificates))
-    argv = (*_python("bridges", "est", options), *words)
-    return Process("est", argv, lambda: listens(layout.est_port))
+    argv = _python(layout, "bridges", "est", options | _door(layout, "est", own))
+    ready = partial(listens, layout.est_port, own.host)
+    return Process("est", argv, ready, env=_suited(layout))
+
+
+def _door(layout: Layout, name: str, own: Coap | Est) -> dict[str, object]:
+    """Return who a door is, whom it trusts and what it hands out: the stack's, unless said."""
+    options: dict[str, object] = {}
+    if own.tls.cert is None:
+        options |= {
+            "--cert": layout.services_dir / f"{name}.pem",
+            "--key": layout.services_dir / f"{name}.key",
+            "--device-ca": layout.pki_dir / "device-ca" / "ca.pem",
+        }
+    if own.revocation_list is None:
+        options["--revocation-list"] = layout.pki_dir / "device-ca" / revocation.FILE
+    if not own.ca_certificates:
+        options["--ca-certificates"] = layout.ca_certificates
+    return options
 
 
 def _worker(layout: Layout, number: int) -> Process:
     port = layout.metrics_port + 20 + number
-    options = {
-        "--bootstrap": layout.bootstrap,
+    options: dict[str, object] = {
         "--data-dir": layout.data_dir / f"worker-{number}",
-        "--snapshots": layout.data_dir / "snapshots",
-        "--session-timeout-seconds": layout.session_timeout_seconds,
+        "--snapshots": layout.snapshots,
         "--metrics-port": port,
     }
-    argv = _python("streams", "worker", options)
+    argv = _python(layout, "streams", "worker", options)
     return Process(f"worker-{number}", argv, lambda: listens(port))
 
 
-def _python(module: str, role: str, options: dict[str, object]) -> tuple[str, ...]:
-    words = [str(word) for pair in options.items() for word in pair]
+def _suited(layout: Layout) -> dict[str, str]:
+    """Return what tells OpenSSL the suites: a bridge that finds them need not begin twice."""
+    return {suites.VARIABLE: str(layout.openssl_file.resolve())}
+
+
+def _python(layout: Layout, module: str, role: str, options: dict[str, object]) -> tuple[str, ...]:
+    """Return a process's command: what the configuration says, and what is its own."""
+    shared = {"--config": layout.configuration_file, "--bootstrap": layout.bootstrap}
+    words: list[str] = []
+    for name, value in (shared | options).items():
+        words += [name, *map(str, value if isinstance(value, tuple) else (value,))]
     return (sys.executable, "-m", module, role, *words)

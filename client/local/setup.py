@@ -4,16 +4,19 @@ import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bridges.mqtt.broker import build, config, release
 from client.local import dtls13, kafka
 from client.local.errors import LocalError
 from client.local.layout import HOST, Layout
+from configuration.model import Configuration
 from pki import authority, files
 
 SERVICE_DAYS = 365
 REGISTRATION = ("coap", "est")
 """The doors that speak EST, and vouch for the devices that renew there."""
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - no name of a certificate
 
 
 def tools(layout: Layout) -> tuple[Path, Path]:
@@ -24,12 +27,14 @@ def tools(layout: Layout) -> tuple[Path, Path]:
         raise LocalError(str(error)) from error
 
 
-def identities(layout: Layout, names: tuple[str, ...] = ("localhost", HOST)) -> None:
+def identities(layout: Layout, names: tuple[str, ...] = ()) -> None:
     """Create the authorities, the services' certificates and the stamp's secret, once.
 
-    `names` are those that the broker is reached under.
+    The doors are reached under `names` too, beside this machine's and the configuration's.
     """
-    now = datetime.now(UTC)
+    now, iot = datetime.now(UTC), layout.configuration.iot
+    own = ("localhost", HOST, iot.mqtt.host, iot.mqtt.listen, iot.coap.host, iot.est.host)
+    names = tuple(one for one in dict.fromkeys((*own, *names)) if one not in EVERY_ADDRESS)
     if not (layout.pki_dir / "device-ca" / "ca.pem").exists():
         authority.create(layout.pki_dir, now=now)
     service_ca = authority.load_service(layout.pki_dir)
@@ -64,7 +69,7 @@ def broker(layout: Layout, plugin: Path, user: str | None) -> Path:
 
 def broker_settings(layout: Layout, plugin: Path, user: str | None) -> config.BrokerSettings:
     """Return what the broker is told."""
-    here = layout.services_dir.resolve()
+    here, own = layout.services_dir.resolve(), layout.configuration.iot.mqtt
     return config.BrokerSettings(
         data_dir=layout.broker_dir.resolve(),
         device_ca=here / "device-chain.pem",
@@ -74,14 +79,28 @@ def broker_settings(layout: Layout, plugin: Path, user: str | None) -> config.Br
         plugin=plugin,
         secret_file=here / "stamp.secret",
         device_issuers=layout.pki_dir.resolve() / "device-ca" / "ca.pem",
-        host=HOST,
+        host=own.listen,
         device_port=layout.device_port,
         service_port=layout.service_port,
-        buckets=layout.buckets,
-        keepalive_seconds_max=release.keepalive_seconds_max(release.installed()),
-        saved_changes=1_000,
         user=user,
+        **limits(layout.configuration) | {"buckets": layout.buckets},
     )
+
+
+def limits(configuration: Configuration) -> dict[str, Any]:
+    """Return what the configuration says of the broker, wherever its files are."""
+    own = configuration.iot.mqtt
+    return {
+        "buckets": own.buckets,
+        "persistence": own.persistence,
+        "device_qos_max": own.qos,
+        "keepalive_seconds_max": release.keepalive_seconds_max(release.installed(), own.keepalive),
+        "max_device_connections": own.max_connections,
+        "device_rate_max": own.messages_per_second,
+        "device_burst_max": own.burst,
+        "cipher_suites": tuple(configuration.iot.security.tls.cipher_suites),
+        "saved_changes": 1_000,
+    }
 
 
 def main() -> int:

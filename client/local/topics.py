@@ -3,22 +3,40 @@
 import time
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+)
 
 from client.local.errors import LocalError
-from schemas.topics import DEVICE_EVENTS, TOPICS, objections
+from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS, TOPICS, objections
 
 REQUEST_SECONDS = 30.0
+RETENTION_DAYS = 90
+DAY_MS = 86_400_000
 VISIBLE_SECONDS = 10.0
 """A topic just created shows up in the metadata a moment later."""
 VISIBLE_POLL_SECONDS = 0.1
 
 
-def create_topics(bootstrap: str, partitions: int, replication: int = 1) -> None:
-    """Create what is missing; raise LocalError where a partition count differs."""
+def create_topics(
+    bootstrap: str, partitions: int, replication: int = 1, retention_days: int = RETENTION_DAYS
+) -> None:
+    """Create what is missing; raise LocalError where a partition count differs.
+
+    `retention_days` is for what is no history: the dead letters.
+    """
     admin = AdminClient({"bootstrap.servers": bootstrap})
     wanted = [
-        NewTopic(one.name, one.partitions(partitions), replication, config=dict(one.config))
+        NewTopic(
+            one.name,
+            one.partitions(partitions),
+            replication,
+            config=one.config | retention(one.name, retention_days),
+        )
         for one in TOPICS
     ]
     for name, future in admin.create_topics(wanted, operation_timeout=REQUEST_SECONDS).items():
@@ -30,6 +48,33 @@ def create_topics(bootstrap: str, partitions: int, replication: int = 1) -> None
                     f"topic {name} cannot be created: {error.args[0].str()}"
                 ) from error
     check_topics(admin, partitions)
+
+
+def retention(topic: str, days: int) -> dict[str, str]:
+    """Return what a topic's configuration says of retention, where days govern it."""
+    return {"retention.ms": str(days * DAY_MS)} if topic == DEAD_LETTERS else {}
+
+
+def keep(bootstrap: str, days: int) -> bool:
+    """Let the topics that days govern keep their records for so long; False where they do.
+
+    Raises LocalError where Kafka does not answer.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    resource = ConfigResource(ConfigResource.Type.TOPIC, DEAD_LETTERS)
+    wanted = retention(DEAD_LETTERS, days)
+    try:
+        (described,) = admin.describe_configs([resource], request_timeout=REQUEST_SECONDS).values()
+        if all(described.result()[name].value == value for name, value in wanted.items()):
+            return False
+        for name, value in wanted.items():
+            entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+            resource.add_incremental_config(entry)
+        (altered,) = admin.incremental_alter_configs([resource]).values()
+        altered.result(REQUEST_SECONDS)
+    except KafkaException as error:
+        raise LocalError(f"{DEAD_LETTERS} cannot be altered: {error.args[0].str()}") from error
+    return True
 
 
 def check_topics(admin: AdminClient, partitions: int) -> None:

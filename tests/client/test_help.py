@@ -15,6 +15,8 @@ COMMANDS = (
     "campaign watch", "campaign pause", "campaign resume", "campaign abort", "campaign gate",
     "snapshot create", "snapshot list", "snapshot verify", "history trim", "core show",
     "core activate", "schemas list", "schemas show", "schemas serve",
+    "core activate", "config check", "config show", "config schema",
+    "config apply",
 )  # fmt: skip
 
 

@@ -72,8 +72,8 @@ class RunningStack:
             check=False,
             env=os.environ
             | {
-                "FLEETCERT_BOOTSTRAP": self.layout.bootstrap,
-                "FLEETCERT_DATA_DIR": str(self.layout.data_dir),
+                "FLEETCERT_KAFKA_BOOTSTRAP": self.layout.bootstrap,
+                "FLEETCERT_STACK_DATA_DIR": str(self.layout.data_dir),
                 "COLUMNS": "160",
             },
         )

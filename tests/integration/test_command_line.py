@@ -47,7 +47,9 @@ def registered(stack: RunningStack, directory: Path, device_id: str) -> None:
 
 def environment(stack: RunningStack, **more: str) -> dict[str, str]:
     """Return the environment of a program that talks to the stack."""
-    return os.environ | {"FLEETCERT_BOOTSTRAP": stack.layout.bootstrap, "COLUMNS": "160"} | more
+    return (
+        os.environ | {"FLEETCERT_KAFKA_BOOTSTRAP": stack.layout.bootstrap, "COLUMNS": "160"} | more
+    )
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int = 1) -> str:

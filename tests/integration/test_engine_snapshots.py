@@ -86,8 +86,8 @@ def activate(engine: Rig, number: int, version: int = NEWER) -> int:
 def fleetcert(engine: Rig, *arguments: str) -> Any:
     """Run the command line in this process."""
     environment = {
-        "FLEETCERT_BOOTSTRAP": engine.bootstrap,
-        "FLEETCERT_SNAPSHOTS": str(engine.snapshots),
+        "FLEETCERT_KAFKA_BOOTSTRAP": engine.bootstrap,
+        "FLEETCERT_WORKER_SNAPSHOTS": str(engine.snapshots),
         "COLUMNS": "200",
     }
     return CliRunner().invoke(app, list(arguments), env=environment)

@@ -44,7 +44,7 @@ def home(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(stack: RunningStack) -> dict[str, str]:
     """Return the environment of the examples."""
     return os.environ | {
-        "FLEETCERT_BOOTSTRAP": stack.layout.bootstrap,
+        "FLEETCERT_KAFKA_BOOTSTRAP": stack.layout.bootstrap,
         "PYTHONPATH": str(README.parent),
     }
 

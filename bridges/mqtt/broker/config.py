@@ -27,6 +27,9 @@ class BrokerSettings:
     that signs itself. The broker's user must be able to read `secret_file` and to
     write in `data_dir`, an absolute path.
 
+    Without `persistence` a broker that ends loses what waits in it. `cipher_suites` are those of
+    TLS 1.3, the preferred first; without any, OpenSSL's own.
+
     A device may send `device_rate_max` messages per second (0: any number), and a burst after
     silence; more are refused one by one and told of: its own outbox keeps them.
 
@@ -55,6 +58,9 @@ class BrokerSettings:
     device_burst_max: int = 5_000
     keepalive_seconds_max: int = KEEPALIVE_SECONDS_MAX
     saved_changes: int = 1
+    persistence: bool = True
+    device_qos_max: int = 2
+    cipher_suites: tuple[str, ...] = ()
     log_file: Path | None = None
     user: str | None = None
 
@@ -73,6 +79,7 @@ def render(settings: BrokerSettings) -> str:
         "",
         *_listener(settings, "device"),
         f"max_connections {settings.max_device_connections}",
+        f"max_qos {settings.device_qos_max}",
         "",
         *_listener(settings, "service"),
     ]
@@ -111,10 +118,7 @@ def _general(settings: BrokerSettings) -> list[str]:
         "log_type notice",
         "log_type information",
         "connection_messages false",  # they hold peer addresses, which are personal data
-        "persistence true",
-        f"persistence_location {settings.data_dir}/",
-        "autosave_on_changes true",
-        f"autosave_interval {settings.saved_changes}",
+        *_persistence(settings),
         f"max_queued_messages {settings.max_queued_messages}",
         "queue_qos0_messages true",  # a burst while its bridge is away is kept too
         "max_queued_bytes 0",
@@ -136,6 +140,18 @@ def _general(settings: BrokerSettings) -> list[str]:
     ]
 
 
+def _persistence(settings: BrokerSettings) -> list[str]:
+    """Give the settings of the database: where it is, and how often it is written."""
+    if not settings.persistence:
+        return ["persistence false"]
+    return [
+        "persistence true",
+        f"persistence_location {settings.data_dir}/",
+        "autosave_on_changes true",
+        f"autosave_interval {settings.saved_changes}",
+    ]
+
+
 def _listener(settings: BrokerSettings, role: str) -> list[str]:
     """Give the settings of one listener; `role` is `device` or `service`."""
     device = role == "device"
@@ -148,4 +164,5 @@ def _listener(settings: BrokerSettings, role: str) -> list[str]:
         f"keyfile {settings.server_key}",
         "require_certificate true",
         "tls_version tlsv1.3",
+        *([f"ciphers_tls1.3 {':'.join(settings.cipher_suites)}"] if settings.cipher_suites else []),
     ]

@@ -31,10 +31,10 @@ def installed() -> Release:
     return (int(found[1]), int(found[2]), int(found[3])) if found else NONE
 
 
-def keepalive_seconds_max(release: Release) -> int:
-    """Return the longest keep-alive that a broker of this release may grant; 0 for any.
+def keepalive_seconds_max(release: Release, wanted: int = KEEPALIVE_SECONDS_MAX) -> int:
+    """Return the longest keep-alive that a broker of this release may be told; 0 for any.
 
     2.0.21 closes sessions at once whose keep-alive is the maximum, and those that ask for none
     get the maximum (mended in 2.0.22): there, what a device asks for is granted.
     """
-    return 0 if release == (2, 0, 21) else KEEPALIVE_SECONDS_MAX
+    return 0 if release == (2, 0, 21) else wanted

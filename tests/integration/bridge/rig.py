@@ -24,6 +24,7 @@ from client.fleet import Fleet, Found
 from client.local import launch, setup, topics
 from client.local.layout import HOST, Layout
 from client.local.processes import listens
+from configuration.model import Configuration
 from device.provision import DeviceCa, provision
 from pki import authority
 from protocols.mqtt import Client
@@ -156,6 +157,7 @@ class Rig:
         device_port, service_port = free_ports(2)
         self.kafka = kafka
         self.layout = Layout(
+            Configuration.model_validate({"iot": {"mqtt": {"qos": 2}}}),
             data_dir=directory,
             tools_dir=TOOLS,
             device_port=device_port,

@@ -95,6 +95,8 @@ class Coap:
             "--cert": layout.services_dir / "coap.pem",
             "--key": layout.services_dir / "coap.key",
             "--device-ca": layout.pki_dir / "device-ca" / "ca.pem",
+            "--plain-port": 0,
+            "--renewal-port": 0,
             "--metrics-port": metrics,
         }
         self._words = [str(word) for pair in options.items() for word in pair]
