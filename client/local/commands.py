@@ -73,7 +73,7 @@ NONE: Any = None
 def up(
     context: typer.Context,
     config: ConfigFile = None,
-    data_dir: Path | None = None,
+    data_dir: Annotated[Path | None, typer.Option(readable=False)] = None,
     kafka_port: int | None = None,
     controller_port: int | None = None,
     device_port: int | None = None,

@@ -28,7 +28,7 @@ def changes(before: Configuration, after: Configuration) -> Changes:
             continue
         line = f"{key.name}: {_text(shown(key, was))} -> {_text(shown(key, now))}"
         if key.restart:
-            waiting.append(f"{line}: takes effect when {key.restart} start anew")
+            waiting.append(f"{line}: waits for a restart of {key.restart}")
         else:
             live.append(line)
     return Changes(tuple(live), tuple(waiting))

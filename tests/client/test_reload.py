@@ -41,7 +41,7 @@ def test_a_change_says_whether_it_is_live_and_what_must_start_anew() -> None:
     found = changes(Configuration(), CHANGED)
     assert "iot.fleet.maxDevices: 1000 -> 7" in found.live
     assert "iot.monitoring.anomalyDetection: true -> false" in found.live
-    waits = "takes effect when mosquitto, the MQTT bridges start anew"
+    waits = "waits for a restart of mosquitto, the MQTT bridges"
     assert f"iot.mqtt.port: 8883 -> 8885: {waits}" in found.waiting
     assert any(one.startswith("iot.mqtt.tls.key: nothing -> (not shown)") for one in found.waiting)
     assert len(found.live) == 6

@@ -87,9 +87,11 @@ class RunningStack:
 
 @contextlib.contextmanager
 def running_stack(
-    directory: Path, partitions: int = 2, kafka_volume_mib: int = 0
+    directory: Path, partitions: int = 2, kafka_volume_mib: int = 0, config: Path | None = None
 ) -> Iterator[RunningStack]:
     """Start a stack on free ports; stop it at the end and see that it ended well.
+
+    What `config` says holds, but for the ports.
 
     With `kafka_volume_mib` Kafka's data is on a volume of that size, see `seen_inside`.
     """
@@ -109,7 +111,7 @@ def running_stack(
         partitions=partitions,
     )
     log = (directory / "supervisor.log").open("ab")
-    command = _command(layout)
+    command = _command(layout) + (["--config", str(config)] if config else [])
     if kafka_volume_mib:
         command = _on_a_volume(layout.kafka_dir / "data", kafka_volume_mib, command)
     running = subprocess.Popen(command, stdout=log, stderr=log)
