@@ -39,9 +39,14 @@ def _from_configuration(read: Callable[[Configuration], Any]) -> Callable[..., A
 
     def callback(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
         source = context.get_parameter_source(str(parameter.name))
-        if context.resilient_parsing or (source is not None and source.name != "DEFAULT"):
+        if source is not None and source.name != "DEFAULT":
             return value
-        return read(load().configuration)
+        try:
+            return read(load().configuration)
+        except InvalidConfiguration:
+            if context.resilient_parsing:  # a completion tells no mistakes
+                return value
+            raise
 
     return callback
 
