@@ -10,11 +10,13 @@ what to do next. What only reads makes no producer. `client/reader.py` says what
 """
 
 import secrets
+import time
 from types import TracebackType
 from typing import Self
 
-from client import alerts
+from client import alerts, enrolment
 from client.alerts import Alert
+from client.enrolment import ANSWER_SECONDS, Registrar
 from client.errors import FleetError
 from client.kafka import Timeouts
 from client.reader import Found, Reader
@@ -28,7 +30,7 @@ from schemas.events import DeviceRegistered, PolicyActivated, RotationOrdered
 from schemas.states import PARTITION_KEY, DeviceRow, PartitionRow, Policy
 from streams.core.policy import objection
 
-__all__ = ["Alert", "Fleet", "FleetError", "Found", "Timeouts"]
+__all__ = ["Alert", "Fleet", "FleetError", "Found", "Registrar", "Timeouts"]
 
 LOOK_BACK_MS = 60_000
 """Decisions are looked for from this long before the oldest alert: machine time is not Kafka's."""
@@ -102,6 +104,34 @@ class Fleet:
         event = DeviceRegistered(device_id, device_type, protocols, held, self._actor)
         self._writer.send(topics.DEVICE_EVENTS, device_id.encode(), event)
         return self._acknowledged() if wait else None
+
+    def enrol(
+        self,
+        device_id: str,
+        device_type: str = "device",
+        protocols: tuple[str, ...] = ("mqtt",),
+        *,
+        csr: bytes,
+        registrar: Registrar,
+        within: float = ANSWER_SECONDS,
+    ) -> bytes:
+        """Register a device by its CSR (PEM or DER); return its first certificate, in PEM.
+
+        The issuer checks the registrar's order, signs and registers. The same CSR again gives the
+        same certificate. Raises FleetError: see client/enrolment.py.
+        """
+        wanted = enrolment.wanted(device_id, device_type, protocols, csr)
+        held = enrolment.held(self.find(device_id), wanted)
+        if held is not None:
+            return held
+        until = time.monotonic() + within
+        answers = self.follow(
+            topics.DEVICE_EVENTS, device_id=device_id, stopping=lambda: time.monotonic() > until
+        )
+        record = enrolment.order(device_id, wanted, registrar)
+        self._writer.send(topics.CERTIFICATE_REQUESTS, device_id.encode(), record)
+        self.flush()
+        return enrolment.answer(answers, record, wanted, within)
 
     def rotate(self, device_id: str) -> str:
         """Order a rotation now; return the id of the order."""

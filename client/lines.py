@@ -179,6 +179,7 @@ _LINES: dict[type, Callable[[Any], str]] = {
     commands.RefuseRenewal: lambda one: f"{one.reason}, {one.command_id}",
     commands.SignCertificate: lambda one: f"{one.request_id} for {one.device_id}",
     commands.RevokeCertificate: lambda one: f"{fingerprint(one.fingerprint)}: {one.reason}",
+    commands.SignFirstCertificate: lambda one: f"{one.request_id} for {one.device_id}",
     decisions.Decision: _decided,
     decisions.DeadLetter: _dead,
     states.DeviceRow: _row,

@@ -97,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     service.add_argument(
         "--registration", action="store_true", help="for a door of EST: it may vouch for devices"
     )
+    service.add_argument(
+        "--registrar", action="store_true", help="for an operator: may order first certificates"
+    )
     service.add_argument("--out", type=Path, required=True, help="folder for NAME.pem, NAME.key")
     run = commands.add_parser("issuer", help="answer certificate requests until SIGTERM")
     for command, names in ((init, FOLDER), (service, FOLDER), (run, OPTIONS)):
@@ -121,7 +124,10 @@ def _service(options: argparse.Namespace, found: Configuration) -> None:
         options.san,
         now=now,
         days=options.days,
+        client=not options.registrar,
+        server=not options.registrar,
         registration=options.registration,
+        registrar=options.registrar,
     )
     private.directory(options.out)
     private.write(options.out / f"{options.name}.key", key)

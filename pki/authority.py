@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pki import private
-from pki.path import REGISTRATION_AUTHORITY
+from pki.path import REGISTRAR, REGISTRATION_AUTHORITY
 
 ROOT_LIFETIME = datetime.timedelta(days=7305)
 CA_LIFETIME = datetime.timedelta(days=3652)
@@ -152,12 +152,15 @@ def issue_service(
     client: bool = True,
     server: bool = True,
     registration: bool = False,
+    registrar: bool = False,
 ) -> tuple[bytes, bytes]:
     """Return a new service certificate and its key, both PEM; the key is not encrypted.
 
     `sans` are DNS names and IP addresses; without any, `name` is the DNS name. `registration`
-    marks a door whose word about a device's session the issuer takes (EST). Raises ValueError
-    where neither client nor server is asked for. RFC 5280 sections 4.2.1.3, .6 and .12.
+    marks a door whose word about a device's session the issuer takes (EST); `registrar` marks an
+    operator who may order first certificates, who should be neither client nor server: no door
+    lets such a certificate in. Raises ValueError for what has no use at all.
+    RFC 5280 sections 4.2.1.3, .6 and .12.
     """
     usages = [
         usage
@@ -165,11 +168,12 @@ def issue_service(
             (server, ExtendedKeyUsageOID.SERVER_AUTH),
             (client, ExtendedKeyUsageOID.CLIENT_AUTH),
             (registration, REGISTRATION_AUTHORITY),
+            (registrar, REGISTRAR),
         )
         if wanted
     ]
-    if not client and not server:
-        raise ValueError("a service certificate is for a client, a server or both")
+    if not client and not server and not registrar:
+        raise ValueError("a service certificate is for a client, a server or both, or a registrar")
     ca = authority.service if isinstance(authority, Authority) else authority
     key = ec.generate_private_key(ec.SECP256R1())
     builder = _builder(name, key, ca, now - BACKDATE, datetime.timedelta(days=days))

@@ -29,10 +29,15 @@ from pki import faults, issuer, ledger, revocation
 from pki.authority import Authority
 from pki.meter import Meter
 from schemas import codec, topics
-from schemas.commands import RevokeCertificate, SignCertificate
+from schemas.commands import ForIssuer
 from schemas.decisions import DeadLetter
 from schemas.envelope import Position
-from schemas.events import CertificateIssued, CertificateRevoked, SigningRefused
+from schemas.events import (
+    CertificateIssued,
+    CertificateRevoked,
+    DeviceRegistered,
+    SigningRefused,
+)
 from schemas.reasons import Reason
 
 BATCH_MAX = 500
@@ -176,7 +181,7 @@ class IssuerProcess:
             self._state.next_offset = offset + 1
             unfit = ledger.Unfit(Reason.UNDECODABLE, str(error))
             return unfit if offset >= self._committed else None
-        if not isinstance(record, SignCertificate | RevokeCertificate):
+        if not isinstance(record, ForIssuer):
             self._state.next_offset = offset + 1
             unfit = ledger.Unfit(Reason.UNKNOWN_TYPE, type(record).__name__)
             return unfit if offset >= self._committed else None
@@ -188,7 +193,7 @@ class IssuerProcess:
         seconds = time.perf_counter() - started
         self._meter.judged(seconds)
         _tell(record, answer, offset, seconds)
-        if isinstance(answer, CertificateIssued):
+        if isinstance(answer, CertificateIssued | DeviceRegistered):
             faults.point("issuer:after-sign")
         return answer
 
@@ -215,7 +220,7 @@ class IssuerProcess:
             self._meter.refused(answer.reason.value)
             return
         self._produce(topics.DEVICE_EVENTS, answer.device_id.encode(), answer)
-        if isinstance(answer, CertificateIssued):
+        if isinstance(answer, CertificateIssued | DeviceRegistered):
             self._meter.signed()
         elif isinstance(answer, SigningRefused):
             self._meter.refused(answer.reason)
@@ -258,7 +263,7 @@ def _sound(messages: list[Message]) -> list[Message]:
 
 
 def _tell(
-    record: SignCertificate | RevokeCertificate,
+    record: ForIssuer,
     answer: ledger.Answer,
     offset: int,
     seconds: float,

@@ -11,16 +11,28 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pki import facts, issuer, revocation
+from pki import facts, issuer, registrar, revocation
 from pki.authority import DeviceCA
 from pki.revocation import Revocation
 from schemas import codec
-from schemas.commands import ForIssuer, RevokeCertificate, SignCertificate
-from schemas.events import CertificateIssued, CertificateRevoked, SigningRefused
+from schemas.commands import (
+    ForIssuer,
+    RevokeCertificate,
+    SignCertificate,
+    SignFirstCertificate,
+)
+from schemas.events import (
+    CertificateIssued,
+    CertificateRevoked,
+    DeviceRegistered,
+    SigningRefused,
+)
 from schemas.reasons import Reason
 
 REQUESTS_MAX = 100_000
 """How many request ids are remembered, to know a repeat from a second use of the id."""
+ORDER_REMEMBERED = datetime.timedelta(days=1)
+"""How long an order of a first certificate is known when it comes again, and gives the same one."""
 BUCKETS_MAX = 100_000
 """How many devices' rates are remembered at once; full buckets are forgotten first."""
 NUMBER_SHIFT = 32
@@ -74,6 +86,7 @@ class State:
     revoked_offset: int = -1
     revoked_record_at: int = 0
     requests: dict[str, bytes] = field(default_factory=dict)
+    ordered: dict[bytes, int] = field(default_factory=dict)
     fleet: Bucket | None = None
     devices: dict[str, Bucket] = field(default_factory=dict)
 
@@ -86,7 +99,7 @@ class Unfit:
     detail: str
 
 
-Answer = CertificateIssued | SigningRefused | CertificateRevoked | Unfit
+Answer = CertificateIssued | DeviceRegistered | SigningRefused | CertificateRevoked | Unfit
 
 
 def note(state: State, record: ForIssuer, offset: int, at: int) -> issuer.Refusal | Unfit | None:
@@ -94,6 +107,8 @@ def note(state: State, record: ForIssuer, offset: int, at: int) -> issuer.Refusa
     state.next_offset = offset + 1
     if isinstance(record, RevokeCertificate):
         return _revoke(state, record, offset, at)
+    if isinstance(record, SignFirstCertificate):
+        return _order(state, record, at)
     return _admit(state, record, at)
 
 
@@ -113,11 +128,20 @@ def answer(
         assert serial is not None, "note lets only serials pass"
         number = state.revoked[serial].number
         return CertificateRevoked(record.device_id, record.fingerprint, record.serial, number)
-    judged = noted or issuer.judge(record, ca, policy, state.revoked, at)
+    judged: bytes | DeviceRegistered | issuer.Refusal
+    if noted is not None:
+        judged = noted
+    elif isinstance(record, SignFirstCertificate):
+        first_at = state.ordered[registrar.key_of(record)]
+        judged = registrar.judge(record, ca, policy, first_at, at)
+    else:
+        judged = issuer.judge(record, ca, policy, state.revoked, at)
     if isinstance(judged, issuer.Refusal):
         return SigningRefused(
             record.device_id, record.request_id, judged.reason.value, judged.detail
         )
+    if isinstance(judged, DeviceRegistered):
+        return judged
     return CertificateIssued(record.device_id, record.request_id, facts.facts(judged))
 
 
@@ -179,6 +203,22 @@ def _admit(state: State, record: SignCertificate, at: int) -> issuer.Refusal | N
     state.requests[record.request_id] = digest
     if len(state.requests) > REQUESTS_MAX:
         del state.requests[next(iter(state.requests))]
+    return None
+
+
+def _order(state: State, record: SignFirstCertificate, at: int) -> issuer.Refusal | None:
+    """Note when an order came first: repeated within a day, it gives the same certificate."""
+    while state.ordered:
+        oldest = next(iter(state.ordered))
+        if at - state.ordered[oldest] <= _ms(ORDER_REMEMBERED):
+            break
+        del state.ordered[oldest]
+    key = registrar.key_of(record)
+    if key in state.ordered:
+        return None
+    if not _within_limits(state, record.device_id, at):
+        return issuer.Refusal(Reason.MESSAGE_RATE, "the issuer's own rate limit")
+    state.ordered[key] = at
     return None
 
 

@@ -24,6 +24,9 @@ Objection = tuple[Reason, str] | None
 
 REGISTRATION_AUTHORITY = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 """id-kp-cmcRA: RFC 6402 section 2.10; RFC 7030 section 3.6.1 knows EST servers by it."""
+REGISTRAR = x509.ObjectIdentifier("2.25.204559886141998983018034291657984669374")
+"""Ours: who orders first certificates. UUIDv5 of the URL namespace and urn:fleetcert:registrar,
+as an OID without registration (ITU-T X.667)."""
 NO_GRACE = datetime.timedelta(0)
 
 
@@ -82,14 +85,26 @@ def is_registration_authority(
 ) -> bool:
     """Tell whether this is a door whose word about a device's session is taken (EST).
 
-    Issued directly by an anchor (the service CA), valid now, for signatures, no CA, and marked
-    as a registration authority: id-kp-cmcRA of RFC 6402 section 2.10.
+    Marked as a registration authority: id-kp-cmcRA of RFC 6402 section 2.10.
+    """
+    return is_service(leaf, REGISTRATION_AUTHORITY, anchors, now)
+
+
+def is_service(
+    leaf: x509.Certificate,
+    mark: x509.ObjectIdentifier,
+    anchors: Sequence[x509.Certificate],
+    now: datetime.datetime,
+) -> bool:
+    """Tell whether this is a service with the mark, an extended key usage.
+
+    Issued directly by an anchor (the service CA), valid now, for signatures, and no CA.
     """
     usage, extended = _extension(leaf, x509.KeyUsage), _extension(leaf, x509.ExtendedKeyUsage)
     constraints = _extension(leaf, x509.BasicConstraints)
     if usage is None or not usage.digital_signature or usage.key_cert_sign:
         return False
-    if extended is None or REGISTRATION_AUTHORITY not in extended:
+    if extended is None or mark not in extended:
         return False
     if constraints is not None and constraints.ca:
         return False

@@ -146,7 +146,7 @@ def _examined(
 ) -> Examined:
     """Return the verdicts; the signature counts where the one who signed is to be believed."""
     der = content[CSR]
-    csr, key = _csr(der)
+    csr, key = load_csr(der)
     try:
         signer = facts.load_certificate(message.chain[0]).public_key()
     except facts.MalformedCertificate as error:
@@ -158,7 +158,7 @@ def _examined(
         key=keys.name(key),
         spki_sha256=keys.spki_sha256(key),
         key_accepted=keys.accepted(key),
-        csr_signature_valid=_csr_signature_valid(csr, key),
+        csr_signature_valid=csr_signature_valid(csr, key),
         request_signature_valid=(
             believed and keys.accepted(signer) and cose.verify(message, signer)
         ),
@@ -178,8 +178,8 @@ def _payload(payload: bytes, labels: set[int]) -> dict[int, bytes]:
     return dict(content)
 
 
-def _csr(der: bytes) -> tuple[x509.CertificateSigningRequest, PublicKeyTypes]:
-    """Return the CSR and its key, with all parts that `examine` reads proven readable."""
+def load_csr(der: bytes) -> tuple[x509.CertificateSigningRequest, PublicKeyTypes]:
+    """Return a CSR (DER) and its key, all parts proven readable. Raises MalformedRequest."""
     try:
         csr = x509.load_der_x509_csr(der)
         key = csr.public_key()
@@ -190,7 +190,7 @@ def _csr(der: bytes) -> tuple[x509.CertificateSigningRequest, PublicKeyTypes]:
     return csr, key
 
 
-def _csr_signature_valid(csr: x509.CertificateSigningRequest, key: PublicKeyTypes) -> bool:
+def csr_signature_valid(csr: x509.CertificateSigningRequest, key: PublicKeyTypes) -> bool:
     """Tell whether the new key signed the CSR; an oversize RSA key is not even tried."""
     if isinstance(key, rsa.RSAPublicKey) and key.key_size > keys.RSA_BITS_MAX:
         return False

@@ -122,7 +122,19 @@ class RevokeCertificate:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class SignFirstCertificate:
+    """For the issuer: a registrar orders a device's first certificate, and that it be registered.
+
+    All that is ordered stands in `signed_order` (pki/registrar.py), signed by the registrar.
+    """
+
+    request_id: str
+    device_id: str
+    signed_order: bytes
+
+
 ForDevice = RotateCertificate | InstallCertificate | DropCertificate | InstallUpdate
 ForDoor = RefuseCertificate | RefuseRenewal
-ForIssuer = SignCertificate | RevokeCertificate
+ForIssuer = SignCertificate | RevokeCertificate | SignFirstCertificate
 Command = ForDevice | ForDoor

@@ -9,9 +9,13 @@ import typer
 from client import alerts as open_alerts
 from client import show, terminal
 from client.commands.options import KAFKA, Bootstrap, DeviceId, Json, examples
+from client.enrolment import ANSWER_SECONDS, Registrar
 from client.fleet import Fleet, FleetError, certificate_names
 from streams.core import certificate as certificates
 
+REGISTRAR = "FLEETCERT_REGISTRAR"
+DEFAULT_REGISTRAR = Path("var/stack/services/registrar.pem")
+"""The local stack's own."""
 CERTIFICATE_SUFFIXES = (".pem", ".crt", ".cer", ".der")
 
 app = typer.Typer(help="Register, list, show and rotate devices.", no_args_is_help=True)
@@ -21,6 +25,7 @@ app = typer.Typer(help="Register, list, show and rotate devices.", no_args_is_he
     "register",
     epilog=examples(
         "device register pump-7 --cert pump-7.pem --type pump",
+        "device register pump-7 --csr pump-7/device.csr --out pump-7.pem",
         "device register --cert-dir certificates/ --json",
     ),
 )
@@ -33,22 +38,66 @@ def register(
         Path | None,
         typer.Option(help="Register all certificates of a folder.", exists=True, file_okay=False),
     ] = None,
+    csr: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its request, PEM or DER: the issuer signs its first certificate.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --csr: where the certificate goes, in PEM.")
+    ] = None,
+    registrar: Annotated[
+        Path,
+        typer.Option(
+            help="With --csr: who orders, a .pem and the .key beside it.", envvar=REGISTRAR
+        ),
+    ] = DEFAULT_REGISTRAR,
+    within: Annotated[
+        float, typer.Option(help="With --csr: seconds to wait for the issuer.", min=1)
+    ] = ANSWER_SECONDS,
     device_type: Annotated[str, typer.Option("--type", help="What it is.")] = "device",
     bootstrap: Bootstrap = KAFKA,
     as_json: Json = False,
 ) -> None:
-    """Register a device with the certificate it holds, or many of them from a folder."""
+    """Register a device with the certificate it holds, or many of them from a folder.
+
+    With --csr the device holds none yet: its request goes to the issuer by a registrar's order,
+    and its first certificate comes back.
+    """
     fleet = Fleet(bootstrap)
+    if csr is not None:
+        if not device_id or out is None or cert is not None or cert_dir is not None:
+            raise typer.BadParameter("--csr wants DEVICE_ID and --out, and no other certificate")
+        order = Registrar.load(registrar)
+        made = fleet.enrol(
+            device_id, device_type, csr=csr.read_bytes(), registrar=order, within=within
+        )
+        return _enrolled(device_id, made, out, as_json)
     if cert_dir is not None and cert is None and not device_id:
         return _register_all(fleet, cert_dir, device_type, as_json)
     if not device_id or cert is None or cert_dir is not None:
-        raise typer.BadParameter("give DEVICE_ID and --cert, or --cert-dir alone")
+        raise typer.BadParameter("give DEVICE_ID and --cert or --csr, or --cert-dir alone")
     data = cert.read_bytes()
     _refuse_another(fleet, device_id, data)
     position = fleet.register(device_id, device_type, certificate=data)
     if as_json:
         return terminal.as_json({"device_id": device_id, "recorded_at": position})
     terminal.say(f"registered {device_id}; see `fleetcert device show {device_id}`")
+
+
+def _enrolled(device_id: str, certificate: bytes, out: Path, as_json: bool) -> None:
+    out.write_bytes(certificate)
+    if as_json:
+        from pki.facts import facts
+
+        fingerprint = facts(certificate).fingerprint.hex()
+        return terminal.as_json(
+            {"device_id": device_id, "certificate": str(out), "fingerprint": fingerprint}
+        )
+    terminal.say(f"registered {device_id}; its first certificate is {out}: install it")
 
 
 def _refuse_another(fleet: Fleet, device_id: str, certificate: bytes) -> None:

@@ -14,9 +14,15 @@ from configuration.model import Configuration
 from pki import authority, files
 
 SERVICE_DAYS = 365
-REGISTRATION = ("coap", "est")
-"""The doors that speak EST, and vouch for the devices that renew there."""
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - no name of a certificate
+SERVICES = {
+    "broker": {"client": False},
+    "bridge": {"server": False},
+    "coap": {"client": False, "registration": True},
+    "est": {"client": False, "registration": True},
+    "registrar": {"client": False, "server": False, "registrar": True},
+}
+"""What each certificate is for. The doors that speak EST vouch for the devices that renew there."""
 
 
 def tools(layout: Layout) -> tuple[Path, Path]:
@@ -39,7 +45,7 @@ def identities(layout: Layout, names: tuple[str, ...] = ()) -> None:
         authority.create(layout.pki_dir, now=now)
     service_ca = authority.load_service(layout.pki_dir)
     layout.services_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name, server in (("broker", True), ("bridge", False), ("coap", True), ("est", True)):
+    for name, uses in SERVICES.items():
         if (layout.services_dir / f"{name}.pem").exists():
             continue
         certificate, key = authority.issue_service(
@@ -48,9 +54,7 @@ def identities(layout: Layout, names: tuple[str, ...] = ()) -> None:
             list(names),
             now=now,
             days=SERVICE_DAYS,
-            server=server,
-            client=not server,
-            registration=name in REGISTRATION,
+            **uses,
         )
         files.write(layout.services_dir / f"{name}.key", key, files.PRIVATE)
         files.write(layout.services_dir / f"{name}.pem", certificate)

@@ -130,6 +130,8 @@ def _first(turn: Turn, event: events.Keyed) -> DeviceRow | None:
     """Answer an event of a device that is not registered."""
     if isinstance(event, events.FleetAssigned):
         belonging.unknown(turn, event)
+    if isinstance(event, events.SigningRefused):
+        return None  # a first certificate: whoever ordered it reads the refusal in the log
     if not isinstance(event, events.DeviceRegistered):
         turn.decide(
             DecisionName.EVENT_REFUSED,

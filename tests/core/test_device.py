@@ -4,9 +4,16 @@ from collections.abc import Callable
 
 import pytest
 
-from schemas.events import SessionClosed, SessionOpened
+from schemas.events import SessionClosed, SessionOpened, SigningRefused
 from schemas.reasons import Reason
 from tests.helpers.folding import DEVICE, Log
+
+
+def test_the_refusal_of_a_first_certificate_is_no_business_of_the_machine() -> None:
+    """Whoever ordered it reads it in the log: nothing is decided, no device is made."""
+    log = Log()
+    assert log.add(SigningRefused(DEVICE, "first-1", "weak-key", "")) == []
+    assert log.rows == {}
 
 
 def test_an_unknown_device_is_refused_and_leaves_no_row() -> None:

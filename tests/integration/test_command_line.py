@@ -17,8 +17,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.fleet import Fleet, FleetError, Timeouts
+from pki.facts import facts
 from pki.profile import issue_device
+from pki.requests import make_csr
 from schemas import codec, topics
+from schemas.topics import DEVICE_EVENTS
 from tests.helpers.ports import free_ports
 from tests.helpers.stack import RunningStack
 from tests.helpers.wait import until
@@ -176,6 +179,65 @@ def test_a_bad_device_id_is_a_clear_error(stack: RunningStack, tmp_path: Path) -
     file.write_bytes(b"-----BEGIN CERTIFICATE-----")
     done = stack.command("device", "register", "a/b", "--cert", str(file))
     assert "is no device id" in refused(done)
+
+
+def enrolling(stack: RunningStack, folder: Path, device_id: str, *more: str) -> list[str]:
+    """Return the command that orders a device's first certificate; makes its request once."""
+    csr = folder / f"{device_id}.csr"
+    if not csr.exists():
+        csr.write_bytes(make_csr(device_id, ec.generate_private_key(ec.SECP256R1())))
+    registrar = str(stack.layout.services_dir / "registrar.pem")
+    command = ["device", "register", device_id, "--csr", str(csr), "--registrar", registrar]
+    return [*command, "--out", str(folder / f"{device_id}.pem"), *more]
+
+
+def test_a_device_gets_its_first_certificate_from_the_issuer(
+    stack: RunningStack, tmp_path: Path
+) -> None:
+    """By its request alone: signed, registered, in the file; repeated, the same; then rotated."""
+    (first,) = stack.json(*enrolling(stack, tmp_path, "enrolled-1", "--type", "pump"))
+    held = facts((tmp_path / "enrolled-1.pem").read_bytes())
+    assert first["fingerprint"] == held.fingerprint.hex()
+    row = until(lambda: stack.fleet.find("enrolled-1"), within=20, describe="its row")
+    assert (row.device_type, row.certificates[0].fingerprint) == ("pump", held.fingerprint)
+    (event,) = (one.record for one in stack.fleet.read(DEVICE_EVENTS, device_id="enrolled-1"))
+    assert (type(event).__name__, event.actor) == ("DeviceRegistered", "registrar")
+    assert stack.json(*enrolling(stack, tmp_path, "enrolled-1")) == [first]
+    (tmp_path / "enrolled-1.csr").unlink()
+    done = stack.command(*enrolling(stack, tmp_path, "enrolled-1"))
+    assert "enrolled-1 is registered with another key" in refused(done)
+
+
+def test_nobody_else_gets_a_first_certificate(stack: RunningStack, tmp_path: Path) -> None:
+    """A door's key orders nothing, another device's request is not even sent, nothing is left."""
+    door = ("--registrar", str(stack.layout.services_dir / "est.pem"))
+    said = refused(stack.command(*enrolling(stack, tmp_path, "refused-1", *door)))
+    assert "the issuer refuses (wrong-signature): no registrar of ours signed the order" in said
+    assert not (tmp_path / "refused-1.pem").exists()
+    other = ("--csr", str(tmp_path / "refused-1.csr"))
+    said = refused(stack.command(*enrolling(stack, tmp_path, "refused-2", *other)))
+    assert "the request names refused-1, not refused-2" in said
+    nobody = ("--registrar", str(tmp_path / "nobody.pem"))
+    said = refused(stack.command(*enrolling(stack, tmp_path, "refused-1", *nobody)))
+    assert "nobody.pem" in said
+    assert "--registrar" in said
+    assert stack.fleet.find("refused-1") is None
+    assert stack.fleet.decisions("refused-1") == []
+
+
+def test_an_issuer_that_is_away_is_said(stack: RunningStack, tmp_path: Path) -> None:
+    """The command gives up in its time; the order stands, and asked again it is answered."""
+    stack.kill("issuer", signal.SIGSTOP)
+    try:
+        done = stack.command(*enrolling(stack, tmp_path, "waiting-1", "--within", "2"))
+    finally:
+        stack.kill("issuer", signal.SIGCONT)
+    assert "no answer of the issuer within 2 s" in refused(done)
+    stack.json(*enrolling(stack, tmp_path, "waiting-1"))
+    held = facts((tmp_path / "waiting-1.pem").read_bytes())
+    row = until(lambda: stack.fleet.find("waiting-1"), within=20, describe="its row")
+    assert [one.fingerprint for one in row.certificates] == [held.fingerprint]
+    assert {one.name for one in stack.fleet.decisions("waiting-1")} == {"DeviceAccepted"}
 
 
 def test_alerts_are_listed(stack: RunningStack) -> None:

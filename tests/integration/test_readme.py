@@ -9,6 +9,7 @@ from pathlib import Path
 import cbor2
 import pytest
 
+from client.fleets import Fleets
 from schemas.events import DeviceReported
 from schemas.topics import DEVICE_EVENTS
 from tests.helpers.stack import RunningStack
@@ -77,7 +78,7 @@ def test_a_device_reports(stack: RunningStack, home: Path) -> None:
 
 def test_an_operator_rotates(stack: RunningStack, home: Path) -> None:
     """The operator's example registers, orders a rotation and prints what it reads."""
-    done = run(stack, home, sys.executable, "-c", block(stack, "python", "Fleet("))
+    done = run(stack, home, sys.executable, "-c", block(stack, "python", " Fleet("))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(("Idle(", "Requested("))
     until(
@@ -85,6 +86,17 @@ def test_an_operator_rotates(stack: RunningStack, home: Path) -> None:
         within=20,
         describe="the rotation of pump-7",
     )
+
+
+def test_a_fleet_is_made_and_configured(stack: RunningStack, home: Path) -> None:
+    """The fleets' example creates one, merges a change into it and prints what it then goes by."""
+    done = run(stack, home, sys.executable, "-c", block(stack, "python", "Fleets("))
+    assert done.returncode == 0, done.stderr
+    assert "batch_size=50" in done.stdout
+    with Fleets(stack.layout.bootstrap) as fleets:
+        (member,) = fleets.members("pumps")
+        assert (member.device_id, fleets.fleet("pumps").tags) == ("pump-7", ("site=berlin",))
+        fleets.remove_device("pumps", "pump-7")
 
 
 def test_a_consumer_reads_decisions(stack: RunningStack, home: Path) -> None:
