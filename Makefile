@@ -39,6 +39,7 @@ test: setup ## Run all suites (pure first, then on real parts)
 check: setup ## Lint, types, layers, drawn files
 	$(BIN)/ruff format --check $(PACKAGES) tests
 	$(BIN)/ruff check $(PACKAGES) tests
+	$(BIN)/shellcheck deploy/run-tests deploy/system-packages .ci/run
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m docs.draw --check

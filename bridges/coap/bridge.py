@@ -108,7 +108,7 @@ class CoapBridge:
             if self.visitors is not None:
                 self.visitors.refuse(command.fingerprint)
             if closed:
-                log.info("sessions.closed", command=command.command_id, count=closed)
+                log.info("sessions.closed", command_id=command.command_id, count=closed)
             return
         if command.expires_at <= _now():
             return

@@ -101,7 +101,7 @@ class MqttBridge:
                 for message in messages:
                     await self._publish(client, message)
             except aiomqtt.NegativeAckError as error:
-                log.warning("command.refused", command=command.command_id, error=str(error))
+                log.warning("command.refused", command_id=command.command_id, error=str(error))
                 self._meter.refused("broker")
                 return
             except Lost:

@@ -214,7 +214,9 @@ class TablePartition(Generic[R]):
         path = snapshot.write(
             self._place.snapshots, snapshot.taken(self._program.table, self.number, rows)
         )
-        log.info("snapshot.marked", partition=self.number, core=row.core_version, file=str(path))
+        log.info(
+            "snapshot.marked", partition=self.number, core_version=row.core_version, file=str(path)
+        )
 
     def _fill(self) -> None:
         """Fill the view with the rows that were recovered."""

@@ -159,7 +159,7 @@ class Worker(Generic[R]):
                 program=self._program.name,
                 partition=number,
                 rows=table.row.rows,
-                applied=table.row.applied_offset,
+                applied_offset=table.row.applied_offset,
                 seconds=round(seconds, 3),
             )
         return table
