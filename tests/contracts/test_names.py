@@ -17,7 +17,9 @@ from schemas.metrics import METRICS
 from schemas.reasons import Reason
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("schemas", "streams", "bridges", "pki", "client", "device", "protocols")
+PACKAGES = (
+    "schemas", "streams", "bridges", "pki", "client", "device", "protocols", "configuration"
+)  # fmt: skip
 SOURCES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
