@@ -14,6 +14,7 @@ from client.fleet import Fleet, Found
 from schemas import events
 from schemas.decisions import Decision, DecisionName
 from schemas.partition import partition_of
+from schemas.reasons import Reason
 from schemas.states import DeviceRow, Idle
 from schemas.topics import DEVICE_EVENTS
 from streams import replay
@@ -174,6 +175,21 @@ def duplicates(evidence: Evidence) -> int:
                 issued[found.record.request_id].add(found.record.certificate.fingerprint)
     twice = sum(count - 1 for count in ids.values())
     return twice + sum(len(fingerprints) - 1 for fingerprints in issued.values())
+
+
+def wronged(evidence: Evidence, members: list[Member]) -> list[str]:
+    """Return, a line each, what honest devices said and the machine refused.
+
+    What was still under way under the old certificate is recorded within its grace, and no wrong.
+    """
+    honest = {f"device:{one.device_id}" for one in members if one.behaviour == "honest"}
+    return [
+        f"{one.subject.removeprefix('device:')}: refused, {one.reason}"
+        for one in evidence.decisions
+        if one.name == DecisionName.EVENT_REFUSED
+        and one.subject in honest
+        and one.reason != Reason.UNDER_RETIRED
+    ]
 
 
 def missing(evidence: Evidence, members: list[Member]) -> list[str]:

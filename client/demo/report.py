@@ -27,6 +27,7 @@ class Judgement:
     missing: list[str]
     lost: int
     duplicates: int
+    wronged: list[str]
     evidence: Evidence
     members: list[Member]
 
@@ -40,7 +41,7 @@ class Judgement:
     def holds(self) -> bool:
         """Tell whether every proof holds."""
         proven = all(one.holds for one in self.proofs)
-        sound = not self.missing and not self.lost and not self.duplicates
+        sound = not (self.missing or self.lost or self.duplicates or self.wronged)
         return proven and sound and self.replay_identical and self.evidence.crl_signed
 
 
@@ -51,6 +52,7 @@ def judge(evidence: Evidence, members: list[Member]) -> Judgement:
         proofs.missing(evidence, members),
         proofs.losses(evidence),
         proofs.duplicates(evidence),
+        proofs.wronged(evidence, members),
         evidence,
         members,
     )
@@ -69,6 +71,7 @@ def report(judged: Judgement) -> dict[str, object]:
         "events_acknowledged": len(evidence.recorded),
         "events_lost": judged.lost,
         "duplicate_effects": judged.duplicates,
+        "honest_refused": judged.wronged,
         "replay_identical": judged.replay_identical,
         "crl_signed": evidence.crl_signed,
         "missing": judged.missing,
@@ -161,6 +164,7 @@ def _sums(judged: Judgement) -> RenderableType:
             f"{judged.lost} of them are lost",
         ),
         (not judged.duplicates, f"{judged.duplicates} effects happened twice"),
+        (not judged.wronged, f"{len(judged.wronged)} events of honest devices were refused"),
         (
             evidence.crl_signed,
             f"the revocation list is signed by the device CA, {len(evidence.serials)} entries",
@@ -174,7 +178,7 @@ def _sums(judged: Judgement) -> RenderableType:
             )
             for one in evidence.verdicts
         ),
-        *((False, line) for line in judged.missing),
+        *((False, line) for line in (*judged.missing, *judged.wronged)),
     ]
     for holds, line in lines:
         grid.add_row(Text(" ✓" if holds else " ✗", GOOD if holds else BAD), line)

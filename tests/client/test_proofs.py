@@ -58,13 +58,14 @@ def test_an_event_accepted_after_the_closing_breaks_the_proof() -> None:
     """Something said under the old certificate after it was closed must have been refused."""
     log = rotated()
     log.reported(1)
-    assert report.judge(evidence(log), [MEMBER]).holds
+    late = replace(MEMBER, behaviour="uses-old-certificate")
+    assert report.judge(evidence(log), [late]).holds
     deaf = [
         one
         for one in evidence(log).decisions
         if one.cause.offset != len(log.entries) - 1 or one.name != "EventRefused"
     ]
-    judged = report.judge(evidence(log, decisions=deaf), [MEMBER])
+    judged = report.judge(evidence(log, decisions=deaf), [late])
     assert judged.proofs[0].accepted_after == 1
     assert not judged.holds
 
@@ -91,6 +92,15 @@ def test_a_doubled_effect_breaks_it() -> None:
     twice = [*gathered.decisions, gathered.decisions[-1]]
     judged = report.judge(evidence(rotated(), decisions=twice), [MEMBER])
     assert judged.duplicates == 1
+    assert not judged.holds
+
+
+def test_an_honest_device_that_is_refused_breaks_it() -> None:
+    """Whatever the reason: an answer to what was never asked, say."""
+    log = rotated()
+    log.requested(2, command_id="rotate-never-asked")
+    judged = report.judge(evidence(log), [MEMBER])
+    assert judged.wronged == [f"{DEVICE}: refused, no-rotation"]
     assert not judged.holds
 
 
