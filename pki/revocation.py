@@ -28,6 +28,7 @@ SERIAL_MAX = (1 << 160) - 1
 REASON_FLAGS: dict[str, x509.ReasonFlags] = {
     Reason.CERTIFICATE_RETIRED: x509.ReasonFlags.superseded,
     Reason.DEVICE_BLOCKED: x509.ReasonFlags.privilege_withdrawn,
+    Reason.DEVICE_RETIRED: x509.ReasonFlags.cessation_of_operation,
 }
 """RFC 5280 section 5.3.1; all others leave the extension out, as it wants for unspecified."""
 

@@ -103,6 +103,8 @@ def avsc(kind: type, named: set[str] | None = None, names: tuple[str, ...] = ())
             drawn["default"] = None
         elif isinstance(item.default, str | int | float):
             drawn["default"] = item.default
+        elif item.default_factory is dict:
+            drawn["default"] = {}
         elif item.default == ():
             drawn["default"] = []
         elif dataclasses.is_dataclass(item.default):

@@ -10,6 +10,8 @@ class DecisionName(StrEnum):
     """The conclusions of the machines."""
 
     DEVICE_ACCEPTED = "DeviceAccepted"
+    DESCRIPTION_CHANGED = "DescriptionChanged"
+    DEVICE_RETIRED = "DeviceRetired"
     EVENT_REFUSED = "EventRefused"
     CERTIFICATE_NEARED_EXPIRY = "CertificateNearedExpiry"
     CERTIFICATE_EXPIRED = "CertificateExpired"

@@ -4,7 +4,7 @@ Every keyed event names its device. Evidence is what the door saw; verdicts (doe
 verify?) are recorded by whoever judged them, so that the machine never needs a library.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from schemas.envelope import Cause, Evidence, Numbering
 from schemas.fleet_orders import FleetAssigned as FleetAssigned
@@ -28,12 +28,37 @@ class CertificateFacts:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRegistered:
-    """An operator registered a device with the certificate it holds."""
+    """An operator registered a device with the certificate it holds.
+
+    Tags are a name, or name=value; attributes are free text about it, that no rule reads.
+    """
 
     device_id: str
     device_type: str
     protocols: tuple[str, ...]
     certificate: CertificateFacts
+    actor: str
+    tags: tuple[str, ...] = ()
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTagged:
+    """A device's tags change: `removed` go by name, then `added` come, one value per name."""
+
+    device_id: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    actor: str
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetirementOrdered:
+    """An operator retires a device for good; `replaced_by` takes its place, empty for nobody."""
+
+    device_id: str
+    replaced_by: str
     actor: str
 
 
@@ -214,6 +239,8 @@ Keyed = (
     | FleetAssigned
     | FleetUnassigned
     | UpdateOrdered
+    | DeviceTagged
+    | RetirementOrdered
 )
 Broadcast = ClockTicked | CoreVersionActivated | PolicyActivated | DoorServed | FleetPolicyChanged
 DeviceEvent = Keyed | Broadcast

@@ -14,6 +14,8 @@ class Reason(StrEnum):
     REGISTERED = "registered"
     ALREADY_REGISTERED = "already-registered"
     UNKNOWN_DEVICE = "unknown-device"
+    DEVICE_RETIRED = "device-retired"
+    REPLACED = "replaced"
     UNKNOWN_TYPE = "unknown-type"
     UNDECODABLE = "undecodable"
     OVERSIZE = "oversize"
@@ -100,6 +102,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.REGISTERED: "An operator registered the device with this certificate.",
     Reason.ALREADY_REGISTERED: "The device id is taken.",
     Reason.UNKNOWN_DEVICE: "No device of this id is registered.",
+    Reason.DEVICE_RETIRED: "The device was retired for good; its id is never used again.",
+    Reason.REPLACED: "Another device took its place.",
     Reason.UNKNOWN_TYPE: "The record or event type is not part of the language.",
     Reason.UNDECODABLE: "The bytes are not a record of the language.",
     Reason.OVERSIZE: "The payload is longer than its limit.",

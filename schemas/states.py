@@ -299,6 +299,10 @@ class DeviceRow:
     refused: tuple[RefusedSession, ...] = field(default=(), metadata=SELDOM)
     door: str = field(default="", metadata=SELDOM)
     belongs: Belonging = field(default=NOBODYS, metadata=SELDOM)
+    tags: tuple[str, ...] = field(default=(), metadata=SELDOM)
+    attributes: dict[str, str] = field(default_factory=dict, metadata=SELDOM)
+    retired_at: int = field(default=0, metadata=SELDOM)
+    replaced_by: str = field(default="", metadata=SELDOM)
 
 
 @dataclass(frozen=True, slots=True)

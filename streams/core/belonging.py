@@ -65,9 +65,9 @@ def assigned(turn: Turn, row: DeviceRow, event: events.FleetAssigned) -> None:
     _report(turn, row, event.cause)
 
 
-def unknown(turn: Turn, event: events.FleetAssigned) -> None:
-    """A fleet asks for a device that is not registered."""
-    _answer(turn, event.device_id, event.fleet_id, Reason.UNKNOWN_DEVICE, event.cause)
+def refuse_fleet(turn: Turn, event: events.FleetAssigned, reason: Reason) -> None:
+    """A fleet asks for a device that is not registered, or retired."""
+    _answer(turn, event.device_id, event.fleet_id, reason, event.cause)
 
 
 def unassigned(row: DeviceRow, event: events.FleetUnassigned) -> None:

@@ -66,6 +66,13 @@ def put(row: DeviceRow, one: HeldCertificate) -> None:
     )
 
 
+def revoked(row: DeviceRow, fingerprint: bytes, crl_number: int) -> None:
+    """Note that a certificate is on the revocation list; the first word of it counts."""
+    known = find(row, fingerprint)
+    if known is not None and not known.crl_number:
+        put(row, changed(known, crl_number=crl_number))
+
+
 def end_graces(row: DeviceRow, now: int, offset: int) -> list[HeldCertificate]:
     """Retire what is past its grace, and forget the oldest retired; return what was retired now."""
     ended = [

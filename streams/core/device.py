@@ -26,7 +26,17 @@ from schemas.states import (
     Window,
 )
 from schemas.topics import DEVICE_EVENTS
-from streams.core import anomaly, belonging, certificate, presence, renewal, rotation, tally
+from streams.core import (
+    anomaly,
+    belonging,
+    certificate,
+    departure,
+    description,
+    presence,
+    renewal,
+    rotation,
+    tally,
+)
 from streams.core.machine import Machine
 from streams.core.turn import Turn
 
@@ -49,6 +59,9 @@ def step(turn: Turn, before: DeviceRow | None, event: events.Keyed) -> DeviceRow
     if _is_repeat(before, event):
         return before
     row = copied(before)
+    if before.retired_at:
+        departure.answer(turn, row, event)
+        return before if row == before else row
     anomaly.close_window(turn, row)
     _answer(turn, row, event)
     anomaly.at_once(turn, row)
@@ -106,6 +119,8 @@ def count(row: Any) -> Totals:
     """Return the row's part of the partition's totals."""
     if not isinstance(row, DeviceRow):
         return _NO_PART
+    if row.retired_at:
+        return _NO_PART
     return _part(
         row.connected,
         row.rotations,
@@ -129,18 +144,17 @@ def _part(connected: bool, rotations: int, saga: str, alerts_open: int) -> Total
 def _first(turn: Turn, event: events.Keyed) -> DeviceRow | None:
     """Answer an event of a device that is not registered."""
     if isinstance(event, events.FleetAssigned):
-        belonging.unknown(turn, event)
+        belonging.refuse_fleet(turn, event, Reason.UNKNOWN_DEVICE)
     if isinstance(event, events.SigningRefused):
         return None  # a first certificate: whoever ordered it reads the refusal in the log
     if not isinstance(event, events.DeviceRegistered):
-        turn.decide(
-            DecisionName.EVENT_REFUSED,
-            Reason.UNKNOWN_DEVICE,
-            f"device:{event.device_id}",
-            severity=Severity.WARNING,
-            values={"what": type(event).__name__},
-        )
+        _not_registered(turn, event, Reason.UNKNOWN_DEVICE, "")
         renewal.turned_away(turn, event, Reason.UNKNOWN_DEVICE)
+        return None
+    spoken = (event.device_type, event.protocols, event.tags, event.attributes)
+    field, wrong = description.objection(*spoken)
+    if wrong:
+        _not_registered(turn, event, Reason.MALFORMED, f"{field}: {wrong}")
         return None
     turn.decide(
         DecisionName.DEVICE_ACCEPTED,
@@ -172,9 +186,21 @@ def _first(turn: Turn, event: events.Keyed) -> DeviceRow | None:
         past=Past(),
         watches=(),
         oddities=NO_ODDITIES,
+        tags=description.merged((), event.tags),
+        attributes=description.ordered(event.attributes),
     )
     _set_due(turn, row)
     return row
+
+
+def _not_registered(turn: Turn, event: events.Keyed, reason: Reason, detail: str) -> None:
+    turn.decide(
+        DecisionName.EVENT_REFUSED,
+        reason,
+        f"device:{event.device_id}",
+        severity=Severity.WARNING,
+        values={"what": type(event).__name__} | ({"detail": detail} if detail else {}),
+    )
 
 
 def _is_repeat(row: DeviceRow, event: events.Keyed) -> bool:
@@ -215,10 +241,29 @@ def _answer(turn: Turn, row: DeviceRow, event: events.Keyed) -> None:
         case events.SigningRefused():
             rotation.refused(turn, row, event)
         case events.CertificateRevoked():
-            _revoked(row, event)
+            certificate.revoked(row, event.fingerprint, event.crl_number)
+        case events.DeviceRegistered() | events.DeviceTagged() | events.RetirementOrdered():
+            _of_registry(turn, row, event)
+        case _:
+            assert_never(event)
+
+
+def _of_registry(
+    turn: Turn,
+    row: DeviceRow,
+    event: events.DeviceRegistered | events.DeviceTagged | events.RetirementOrdered,
+) -> None:
+    """Answer what an operator says of a registered device itself."""
+    match event:
+        case events.DeviceTagged():
+            description.tagged(turn, row, event)
+        case events.RetirementOrdered():
+            departure.retire(turn, row, event)
         case events.DeviceRegistered():
             if certificate.find(row, event.certificate.fingerprint) is None:
                 rotation.refuse(turn, row, Reason.ALREADY_REGISTERED, event.device_type)
+            else:
+                description.described(turn, row, event)
         case _:
             assert_never(event)
 
@@ -263,12 +308,6 @@ def _reported(turn: Turn, row: DeviceRow, event: events.DeviceReported) -> None:
         presence.clock_ahead(row, ahead_ms)
 
 
-def _revoked(row: DeviceRow, event: events.CertificateRevoked) -> None:
-    known = certificate.find(row, event.fingerprint)
-    if known is not None and not known.crl_number:
-        certificate.put(row, changed(known, crl_number=event.crl_number))
-
-
 def _door_refused(turn: Turn, row: DeviceRow, event: events.SessionRefused) -> None:
     """A door refused: count it where the certificate is one that this device must not use."""
     rotation.refuse(turn, row, _reason(event.reason), event.detail)
@@ -310,6 +349,10 @@ def _under_retired(turn: Turn, row: DeviceRow, event: Said) -> None:
 
 def _set_due(turn: Turn, row: DeviceRow) -> None:
     """Set when the row wants to be woken: the earliest of all its deadlines."""
+    row.applied_offset = turn.offset
+    if row.retired_at:
+        row.next_due_at = 0
+        return
     saga = row.rotation
     renewal_at = health_at = 0
     if row.belongs.fleet_id:
@@ -326,7 +369,6 @@ def _set_due(turn: Turn, row: DeviceRow) -> None:
         int(not row.registered_at),  # the first tick tells when it was
     )
     row.next_due_at = min(filter(None, instants), default=0)
-    row.applied_offset = turn.offset
 
 
 def _stamp(row: DeviceRow, offset: int) -> DeviceRow:

@@ -144,9 +144,7 @@ def _of_members(work: Work, event: OfMembers) -> None:
         case events.DeviceMoved():
             membership.add(work, event.device_id, membership.OPERATOR, event.from_fleet_id)
         case events.DeviceRemoved():
-            tell = event.reason != Reason.MOVED.value
-            reason = Reason.ORDERED if tell else Reason.MOVED
-            membership.remove(work, event.device_id, reason, tell=tell)
+            membership.removed(work, event)
         case events.MemberReported():
             membership.reported(work, event)
         case events.HealthReported():

@@ -33,6 +33,8 @@ VERSIONS_MAX = 32
 """Configuration versions that a fleet remembers."""
 NAME_CHARACTERS_MAX = 256
 OPERATOR, QUERY = "operator", "query"
+_TOLD_BY_DEVICES = (Reason.MOVED, Reason.DEVICE_RETIRED, Reason.REPLACED)
+"""Why the device machine has let a device leave by itself."""
 
 
 def create(turn: Turn, rows: Rows, event: events.FleetCreated) -> Work | None:
@@ -151,6 +153,15 @@ def add(work: Work, device_id: str, source: str, from_fleet_id: str = "") -> Non
     cause = work.cause()
     assert cause is not None
     work.to_device(FleetAssigned(device_id, fleet.fleet_id, from_fleet_id, cause))
+
+
+def removed(work: Work, event: events.DeviceRemoved) -> None:
+    """Let a device go: an operator's wish, or the device machine's word, which need not be told."""
+    known = reason_of(event.reason)
+    if known in _TOLD_BY_DEVICES:
+        remove(work, event.device_id, known, tell=False)
+    else:
+        remove(work, event.device_id, Reason.ORDERED, tell=True)
 
 
 def remove(work: Work, device_id: str, reason: Reason, *, tell: bool) -> None:

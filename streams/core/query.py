@@ -14,7 +14,9 @@ TERMS_MAX = 32
 TAGS_MAX = 32
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(=[A-Za-z0-9][A-Za-z0-9._/-]{0,63})?")
 """The form of a tag: a name, or a name and a value."""
-_WORDS = frozenset({"and", "or", "not"})
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
+_WORDS = frozenset({"and", "or", "not", "in"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,16 @@ class Malformed(ValueError):
 def is_tag(text: str) -> bool:
     """Tell whether `text` is a tag."""
     return TAG.fullmatch(text) is not None and text not in _WORDS
+
+
+def is_name(text: str) -> bool:
+    """Tell whether `text` may name a tag or an attribute."""
+    return NAME.fullmatch(text) is not None and text not in _WORDS
+
+
+def is_value(text: str) -> bool:
+    """Tell whether `text` may be a tag's value, a type or a protocol."""
+    return VALUE.fullmatch(text) is not None
 
 
 def parse(text: str) -> Query:

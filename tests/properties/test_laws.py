@@ -45,6 +45,7 @@ command_ids = st.integers(0, 60).flatmap(
         ]
     )
 )
+tags = st.sampled_from([(), ("site=berlin",), ("beta", "site=paris"), ("a b",)])
 keyed = st.one_of(
     st.builds(
         events.DeviceRegistered,
@@ -53,7 +54,11 @@ keyed = st.one_of(
         st.just(("mqtt",)),
         st.builds(facts, st.integers(1, 2), st.sampled_from([20.0, 90.0])),
         st.just("tests"),
+        tags,
+        st.sampled_from([{}, {"room": "7", "floor": "2"}, {"no name": ""}]),
     ),
+    st.builds(events.DeviceTagged, names, tags, tags, st.just("tests")),
+    st.builds(events.RetirementOrdered, names, st.sampled_from(["", "b", "?"]), st.just("tests")),
     st.builds(events.SessionOpened, names, evidences),
     st.builds(events.SessionClosed, names, evidences, small),
     st.builds(
