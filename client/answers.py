@@ -6,6 +6,7 @@ when the partition's row has passed the record's offset: what was decided about 
 """
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from client.errors import FleetError
@@ -16,16 +17,30 @@ from schemas.decisions import Decision, DecisionName
 from schemas.partition import partition_of
 from schemas.reasons import SENTENCES, Reason
 from schemas.states import PartitionRow
-from schemas.topics import DECISIONS, FLEET_EVENTS, FLEET_STATE
+from schemas.topics import DECISIONS, DEVICE_EVENTS, DEVICE_STATE, FLEET_EVENTS, FLEET_STATE
 
 LOOK_BACK_MS = 60_000
 """Decisions are looked for from this long before the question: clocks differ."""
 
 
-class Answers:
-    """The fleet machine, asked through its log."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A machine: the topics of its log and its rows, and how its decisions name their subjects."""
 
-    def __init__(self, bootstrap: str, timeouts: Timeouts) -> None:
+    events: str
+    state: str
+    subject: str
+
+
+DEVICES = Asked(DEVICE_EVENTS, DEVICE_STATE, "device")
+FLEETS = Asked(FLEET_EVENTS, FLEET_STATE, "fleet")
+
+
+class Answers:
+    """A machine, asked through its log."""
+
+    def __init__(self, bootstrap: str, timeouts: Timeouts, asked: Asked = FLEETS) -> None:
+        self._asked = asked
         self.reader = Reader(bootstrap, timeouts)
         self._writer = Writer(bootstrap, timeouts)
         self._timeouts = timeouts
@@ -34,27 +49,28 @@ class Answers:
         """Close the connections."""
         self.reader.close()
 
-    def partition(self, fleet_id: str) -> int:
-        """Return the partition of a fleet."""
-        return partition_of(fleet_id.encode(), len(self.reader.partitions(FLEET_STATE)))
+    def partition(self, subject_id: str) -> int:
+        """Return the partition of a device or fleet."""
+        count = len(self.reader.partitions(self._asked.state))
+        return partition_of(subject_id.encode(), count)
 
-    def tell(self, fleet_id: str, event: Any) -> None:
+    def tell(self, subject_id: str, event: Any) -> None:
         """Hand an event over; `flush` waits until Kafka has all of them."""
-        self._writer.send(FLEET_EVENTS, fleet_id.encode(), event)
+        self._writer.send(self._asked.events, subject_id.encode(), event)
 
     def flush(self) -> None:
         """Wait until Kafka has everything. Raises FleetError when it does not take it."""
         self._writer.flush()
 
-    def ask(self, fleet_id: str, event: Any) -> list[Decision]:
+    def ask(self, subject_id: str, event: Any) -> list[Decision]:
         """Write an event and return what the machine decided about it.
 
         Raises FleetError where it was refused, or where no worker answers.
         """
         asked_at = time.time_ns() // 1_000_000
         until = time.monotonic() + self._timeouts.send_seconds
-        rows = self.reader.follow(FLEET_STATE, stopping=lambda: time.monotonic() > until)
-        self.tell(fleet_id, event)
+        rows = self.reader.follow(self._asked.state, stopping=lambda: time.monotonic() > until)
+        self.tell(subject_id, event)
         self.flush()
         place = self._writer.last
         assert place is not None
@@ -70,14 +86,14 @@ class Answers:
                 f"recorded in {place.topic}[{place.partition}] at offset {place.offset}, but no "
                 "worker has answered; see `fleetcert status`"
             )
-        decided = [one for one in self._decided(fleet_id, asked_at) if one.cause == place]
+        decided = [one for one in self._decided(subject_id, asked_at) if one.cause == place]
         for one in decided:
             if one.name == DecisionName.EVENT_REFUSED:
                 raise FleetError(refusal(one))
         return decided
 
-    def _decided(self, fleet_id: str, since: int) -> list[Decision]:
-        key = f"fleet:{fleet_id}".encode()
+    def _decided(self, subject_id: str, since: int) -> list[Decision]:
+        key = f"{self._asked.subject}:{subject_id}".encode()
         number = partition_of(key, len(self.reader.partitions(DECISIONS)))
         found = self.reader.read(
             DECISIONS, partition=number, key=key, since=max(0, since - LOOK_BACK_MS)

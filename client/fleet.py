@@ -11,23 +11,33 @@ what to do next. What only reads makes no producer. `client/reader.py` says what
 
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from client import alerts, enrolment
+from client import alerts, enrolment, registration
 from client.alerts import Alert
+from client.answers import DEVICES, Answers
 from client.enrolment import ANSWER_SECONDS, Registrar
 from client.errors import FleetError
 from client.kafka import Timeouts
 from client.reader import Found, Reader
+from client.registration import Registration
 from client.writer import Writer
 from pki.facts import device_id as named_device
-from pki.facts import facts, load_certificate
+from pki.facts import load_certificate
 from schemas import topics
 from schemas.decisions import Decision
-from schemas.envelope import BROADCAST_KEY, Position, is_device_id
-from schemas.events import DeviceRegistered, PolicyActivated, RotationOrdered
+from schemas.envelope import BROADCAST_KEY, Position
+from schemas.events import (
+    DeviceRegistered,
+    DeviceTagged,
+    PolicyActivated,
+    RetirementOrdered,
+    RotationOrdered,
+)
 from schemas.states import PARTITION_KEY, DeviceRow, PartitionRow, Policy
+from streams.core import description
 from streams.core.policy import objection
 
 __all__ = ["Alert", "Fleet", "FleetError", "Found", "Registrar", "Timeouts"]
@@ -50,9 +60,10 @@ class Fleet:
         timeouts: Timeouts | None = None,
     ) -> None:
         timeouts = timeouts or Timeouts()
-        self._actor = actor
+        self.actor = actor
         self._reader = Reader(bootstrap, timeouts)
         self._writer = Writer(bootstrap, timeouts)
+        self._answers = Answers(bootstrap, timeouts, DEVICES)
         self.read, self.follow = self._reader.read, self._reader.follow
         self.partitions, self.size = self._reader.partitions, self._reader.size
 
@@ -69,6 +80,7 @@ class Fleet:
     def close(self) -> None:
         """Close the connections; what was not flushed may be lost."""
         self._reader.close()
+        self._answers.close()
 
     # -- what changes the fleet -----------------------------------------------------------------
 
@@ -79,6 +91,8 @@ class Fleet:
         protocols: tuple[str, ...] = ("mqtt",),
         *,
         certificate: bytes,
+        tags: Sequence[str] = (),
+        attributes: Mapping[str, str] | None = None,
         wait: bool = True,
     ) -> Position | None:
         """Register a device with the certificate it holds (PEM or DER).
@@ -87,22 +101,15 @@ class Fleet:
         once. Raises FleetError for an id outside `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, a certificate
         that is unreadable or names another device, or when Kafka does not take the record.
         """
-        if not is_device_id(device_id):
-            raise FleetError(
-                f"{device_id!r} is no device id: letters, digits, '.', '_' and '-', at most 64, "
-                "beginning with a letter or digit"
-            )
-        try:
-            held, named = facts(certificate), certificate_names(certificate)
-        except ValueError as error:
-            raise FleetError(f"the certificate of {device_id} is unreadable: {error}") from error
-        if named != device_id:
-            raise FleetError(
-                f"the certificate names {named or 'no device'}, not {device_id}: CN and the SAN "
-                f"urn:fleetcert:device:{device_id} must both say the id"
-            )
-        event = DeviceRegistered(device_id, device_type, protocols, held, self._actor)
-        self._writer.send(topics.DEVICE_EVENTS, device_id.encode(), event)
+        document = {
+            "id": device_id,
+            "type": device_type,
+            "protocols": list(protocols),
+            "certificates": {"device": certificate},
+            "tags": list(tags),
+            "attributes": dict(attributes or {}),
+        }
+        self.write(registration.parse(document))
         return self._acknowledged() if wait else None
 
     def enrol(
@@ -133,10 +140,44 @@ class Fleet:
         self.flush()
         return enrolment.answer(answers, record, wanted, within)
 
+    def write(self, one: Registration) -> None:
+        """Hand a registration over; `flush` waits until Kafka has all of them."""
+        event = one.event(self.actor)
+        self._writer.send(topics.DEVICE_EVENTS, one.device_id.encode(), event)
+
+    def ask(self, event: DeviceRegistered | DeviceTagged | RetirementOrdered) -> list[Decision]:
+        """Write what concerns a device and wait for the machine's answer.
+
+        Raises FleetError with the machine's words where it refuses.
+        """
+        return self._answers.ask(event.device_id, event)
+
+    def tag(
+        self, device_id: str, added: Sequence[str] = (), removed: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        """Change a device's tags (`removed` by name or whole, first); return them as they are."""
+        if wrong := description.tags_objection(added):
+            raise FleetError(f"tags: {wrong}")
+        self.device(device_id)
+        self.ask(DeviceTagged(device_id, tuple(added), tuple(removed), self.actor))
+        return self.device(device_id).tags
+
+    def retire(self, device_id: str, replaced_by: str = "") -> None:
+        """Retire a device for good; `replaced_by` gets its tags and its place in the fleet.
+
+        Its certificates are refused at once and revoked. Raises FleetError where one is unknown.
+        """
+        self.device(device_id)
+        if replaced_by == device_id:
+            raise FleetError(f"{device_id} cannot take its own place")
+        if replaced_by and self.device(replaced_by).retired_at:
+            raise FleetError(f"{replaced_by} is retired itself")
+        self.ask(RetirementOrdered(device_id, replaced_by, self.actor))
+
     def rotate(self, device_id: str) -> str:
         """Order a rotation now; return the id of the order."""
         order_id = f"order-{secrets.token_hex(8)}"
-        event = RotationOrdered(device_id, order_id, self._actor)
+        event = RotationOrdered(device_id, order_id, self.actor)
         self._writer.send(topics.DEVICE_EVENTS, device_id.encode(), event)
         self.flush()
         return order_id
@@ -150,7 +191,7 @@ class Fleet:
             raise FleetError(f"no policy: {wrong}")
         for number in self.partitions(topics.DEVICE_EVENTS):
             row = self.partition_row(number)
-            event = PolicyActivated(row.broadcast_number + 1, policy, self._actor)
+            event = PolicyActivated(row.broadcast_number + 1, policy, self.actor)
             self._writer.send(topics.DEVICE_EVENTS, BROADCAST_KEY, event, number)
         self.flush()
 

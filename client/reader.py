@@ -76,7 +76,7 @@ class Reader:
     def size(self, topic: str, since: int | None = None) -> int:
         """Return how many offsets `read` would pass over: what a progress bar goes by."""
         numbers = self.partitions(topic)
-        ends = self._ends(topic, numbers)
+        ends = self.ends(topic, numbers)
         starts = self._starts(topic, numbers, since)
         return sum(max(0, ends[one] - starts[one]) for one in numbers)
 
@@ -119,10 +119,10 @@ class Reader:
         wanted, places = {}, []
         for topic in topics:
             numbers, wanted[topic] = self._where(topic, device_id, None, b"")
-            ends = self._ends(topic, numbers)
+            ends = self.ends(topic, numbers)
             starts = ends if since is None else self._starts(topic, numbers, since)
             places += [TopicPartition(topic, one, starts[one]) for one in numbers]
-        consumer = Consumer(settings(self._bootstrap, **_READING))
+        consumer = Consumer(settings(self._bootstrap, **READING))
         consumer.assign(places)
         return _follow(consumer, wanted, stopping)
 
@@ -149,7 +149,7 @@ class Reader:
         if since is None:
             return dict.fromkeys(numbers, 0)
         asked = [TopicPartition(topic, one, since) for one in numbers]
-        ends = self._ends(topic, numbers)
+        ends = self.ends(topic, numbers)
         try:
             found = self._ask().offsets_for_times(asked, timeout=self._timeouts.connect_seconds)
         except KafkaException as error:
@@ -158,7 +158,8 @@ class Reader:
             one.partition: one.offset if one.offset >= 0 else ends[one.partition] for one in found
         }
 
-    def _ends(self, topic: str, numbers: Sequence[int]) -> dict[int, int]:
+    def ends(self, topic: str, numbers: Sequence[int]) -> dict[int, int]:
+        """Return where each partition ends now: the offset that comes next. Raises FleetError."""
         seconds = self._timeouts.connect_seconds
         try:
             return {
@@ -174,7 +175,7 @@ class Reader:
         for message in self._messages(topic, partition, start):
             on_record()
             if not key or message.key() == key:
-                yield _found(message)
+                yield found(message)
 
     def _messages(self, topic: str, partition: int, start: int) -> Iterator[Message]:
         within = self._timeouts.read_seconds
@@ -186,11 +187,11 @@ class Reader:
 
     def _ask(self) -> Consumer:
         if self._asking is None:
-            self._asking = Consumer(settings(self._bootstrap, **_READING))
+            self._asking = Consumer(settings(self._bootstrap, **READING))
         return self._asking
 
 
-_READING = {
+READING = {
     "group.id": "unused",
     "enable.auto.commit": False,
     "isolation.level": "read_committed",
@@ -211,12 +212,13 @@ def _follow(
                     continue
                 key = wanted[message.topic()]
                 if not key or message.key() == key:
-                    yield _found(message)
+                    yield found(message)
     finally:
         consumer.close()
 
 
-def _found(message: Message) -> Found:
+def found(message: Message) -> Found:
+    """Return a message as what was found."""
     try:
         record = codec.decode(message.value() or b"")
     except codec.Undecodable:

@@ -6,13 +6,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+from client import answers, feeds
 from docs import draw_configuration
-from schemas import codec, reasons, topics
+from schemas import codec, events, fleet_events, reasons, topics
 from schemas.decisions import DecisionName
 from schemas.metrics import METRICS, metric, worker
 from streams.core import anomaly, campaign, fleet_config, rotation
 
 HERE = Path(__file__).parent
+NAMES = tuple(
+    (name, f"`{asked.events}`, `<id>`", record.__name__, "the machine's answer")
+    for name, asked, record in (
+        ("registry.register", answers.DEVICES, events.DeviceRegistered),
+        ("device.tag", answers.DEVICES, events.DeviceTagged),
+        ("device.retire", answers.DEVICES, events.RetirementOrdered),
+        ("fleets.create", answers.FLEETS, fleet_events.FleetCreated),
+        ("fleets.add_device", answers.FLEETS, fleet_events.DeviceAdded),
+        ("fleets.remove_device", answers.FLEETS, fleet_events.DeviceRemoved),
+        ("fleets.update_config", answers.FLEETS, fleet_events.FleetConfigChanged),
+    )
+)
+"""The calls of client/connection.py that write, and what each writes."""
 DRAWN = "<!-- drawn from code by `make docs` -->\n\n"
 
 
@@ -55,6 +69,17 @@ def glossary_page() -> str:
         f"cleared after {one.clear_after} window(s)" + (", at once" if one.at_once else "")
         for one in anomaly.RULES
     ]
+    lines += ["", "## The Python client's names", ""]
+    lines += ["| name | topic, key | record | gives |", "|---|---|---|---|"]
+    lines += [
+        f"| `{one}` | {where} | `{record}` | {gives} |" for one, where, record, gives in NAMES
+    ]
+    for of, found in (("device", feeds.DEVICE_FEEDS), ("fleet", feeds.FLEET_FEEDS)):
+        lines += [
+            f'| `{of}.events("{one.name}")` | `{one.topic}`, `{one.prefix}<id>` | '
+            f"`{one.record}` | {one.gives} |"
+            for one in found.values()
+        ]
     return "\n".join(lines) + "\n"
 
 

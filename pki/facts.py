@@ -52,7 +52,11 @@ def _touch(certificate: x509.Certificate) -> None:
 
 def facts(data: bytes) -> CertificateFacts:
     """Return what the certificate, DER or PEM, says. Raises MalformedCertificate (a ValueError)."""
-    certificate = load_certificate(data)
+    return facts_of(load_certificate(data))
+
+
+def facts_of(certificate: x509.Certificate) -> CertificateFacts:
+    """Return what a certificate that was loaded says."""
     der = certificate.public_bytes(serialization.Encoding.DER)
     return CertificateFacts(
         fingerprint=hashlib.sha256(der).digest(),

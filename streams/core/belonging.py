@@ -161,11 +161,12 @@ def near_at(turn: Turn, row: DeviceRow) -> int:
 
 
 def nearing(turn: Turn, row: DeviceRow) -> None:
-    """The member's certificate nears its end: tell the fleet."""
+    """The member's certificate nears its end: say it, and tell the fleet."""
     held = certificate.active(row)
     at = near_at(turn, row)
     if not at or turn.now < at:
         return
+    rotation.tell_near(turn, row)
     cause = _cause(turn, None)
     assert cause is not None
     belongs = row.belongs

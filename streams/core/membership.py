@@ -25,6 +25,7 @@ from schemas.records import changed
 from streams.core import campaign, dispatch, fleet_config, query, ring
 from streams.core.rows import Rows
 from streams.core.turn import Turn
+from streams.core.windows import DAY_MS
 from streams.core.work import Work, refuse
 
 DEVICES_PER_EVENT_MAX = 300
@@ -201,6 +202,10 @@ def reported(work: Work, event: events.MemberReported) -> None:
     _count(work, member, after)
     work.keep_member(after)
     if member.confirmed:
+        if after.not_after_at != member.not_after_at:
+            days = (after.not_after_at - work.now) // DAY_MS
+            values = {"device": event.device_id, "not_after_at": after.not_after_at, "days": days}
+            work.say(DecisionName.CERTIFICATE_PROVEN, Reason.PROVEN_IN_USE, values)
         return
     reason = Reason.MATCHED if member.source == QUERY else Reason.ORDERED
     work.say(DecisionName.MEMBER_ADDED, reason, {"device": event.device_id})

@@ -344,6 +344,12 @@ def _near_expiry(turn: Turn, row: DeviceRow) -> None:
         return  # its fleet is told, and orders the rotation
     if turn.now < certificate.renew_at(row, turn.policy):
         return
+    tell_near(turn, row)
+    start(turn, row, Reason.NEAR_EXPIRY)
+
+
+def tell_near(turn: Turn, row: DeviceRow) -> None:
+    """Say that the active certificate nears its end."""
     current = certificate.active(row)
     turn.decide(
         DecisionName.CERTIFICATE_NEARED_EXPIRY,
@@ -355,7 +361,6 @@ def _near_expiry(turn: Turn, row: DeviceRow) -> None:
             "days": (current.not_after_at - turn.now) // certificate.DAY_MS,
         },
     )
-    start(turn, row, Reason.NEAR_EXPIRY)
 
 
 def objection(row: DeviceRow, nonce: bytes | None, event: SigningRequested) -> Reason | None:
