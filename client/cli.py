@@ -20,6 +20,7 @@ from client.commands import (
     events,
     fleets,
     machine,
+    registry,
     schemas,
     snapshots,
 )
@@ -52,7 +53,7 @@ pki = typer.Typer(help="Make the authorities, sign first requests.", no_args_is_
 local.add_to(app, pki, STACK)
 app.add_typer(pki, name="pki", rich_help_panel=STACK)
 app.add_typer(configuration.app, name="config", rich_help_panel=STACK)
-app.add_typer(devices.app, name="device", rich_help_panel=FLEET)
+app.add_typer(registry.app, name="device", rich_help_panel=FLEET)
 app.add_typer(fleets.app, name="fleet", rich_help_panel=FLEET)
 app.add_typer(campaigns.app, name="campaign", rich_help_panel=FLEET)
 app.command(epilog=examples("alerts", "alerts --json | jq -r .subject"), rich_help_panel=FLEET)(

@@ -19,8 +19,8 @@ from rich.table import Table
 
 PIPE_COLUMNS = 200
 """The width of tables where no terminal says one, so that lines stay whole for grep."""
-PROGRESS_STEP = 500
-"""Records per redrawing of a progress bar."""
+PROGRESS_STEPS = 500
+"""How often a progress bar is redrawn at most."""
 
 
 class _Console(Console):
@@ -89,9 +89,12 @@ def as_json(value: Any) -> None:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar on standard error while the block works; call what is yielded once a record."""
-    count = 0
+def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """Show a bar on standard error while the block works; call what is yielded with how much more.
+
+    A `total` that nobody knows is None: the bar moves, and says how much so far.
+    """
+    waiting, step = 0, max(1, (total or 0) // PROGRESS_STEPS)
     shown = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -104,10 +107,11 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     with shown:
         task = shown.add_task(what, total=total)
 
-        def one_done() -> None:
-            nonlocal count
-            count += 1
-            if count % PROGRESS_STEP == 0:
-                shown.advance(task, PROGRESS_STEP)
+        def done(count: int = 1) -> None:
+            nonlocal waiting
+            waiting += count
+            if waiting >= step:
+                shown.advance(task, waiting)
+                waiting = 0
 
-        yield one_done
+        yield done

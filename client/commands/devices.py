@@ -119,10 +119,10 @@ def _register_all(fleet: Fleet, folder: Path, device_type: str, as_json: bool) -
     if not files:
         raise FleetError(f"{folder} has no {', '.join(CERTIFICATE_SUFFIXES)}")
     named = [(certificate_names(data), data) for data in (one.read_bytes() for one in files)]
-    with terminal.progress("registering", len(named)) as one_done:
+    with terminal.progress("registering", len(named)) as done:
         for device_id, data in named:
             fleet.register(device_id, device_type, certificate=data, wait=False)
-            one_done()
+            done()
         fleet.flush()
     if as_json:
         for device_id, _ in named:
