@@ -39,6 +39,12 @@ def test_the_committed_drawings_read_each_other() -> None:
     assert evolution.check() == []
 
 
+def test_an_id_is_one_drawing_of_one_record() -> None:
+    """No two records share an id: two branches that each drew one would."""
+    ids = [one for versions in codec.catalogue().values() for one in versions]
+    assert len(ids) == len(set(ids))
+
+
 @pytest.mark.parametrize("kind", [DeviceReported, PolicyActivated, DeviceRow])
 def test_a_record_reads_itself(kind: type) -> None:
     """No change, no objection: nested records, unions, arrays and mentions by name."""
