@@ -166,7 +166,7 @@ def nearing(turn: Turn, row: DeviceRow) -> None:
     at = near_at(turn, row)
     if not at or turn.now < at:
         return
-    rotation.tell_near(turn, row)
+    certificate.tell_near(turn, row)
     cause = _cause(turn, None)
     assert cause is not None
     belongs = row.belongs

@@ -7,9 +7,12 @@ retired. Exactly one is active. The order of a row's certificates is the order o
 import functools
 import hashlib
 
+from schemas.decisions import DecisionName
 from schemas.events import CertificateFacts
+from schemas.reasons import Reason
 from schemas.records import changed
 from schemas.states import DeviceRow, HeldCertificate, Policy
+from streams.core.turn import Turn
 
 CANDIDATE = "candidate"
 ACTIVE = "active"
@@ -99,6 +102,21 @@ def near_at(row: DeviceRow, days_before_expiry: int) -> int:
         row.device_id,
         days_before_expiry,
         0,
+    )
+
+
+def tell_near(turn: Turn, row: DeviceRow) -> None:
+    """Say that the active certificate nears its end."""
+    current = active(row)
+    turn.decide(
+        DecisionName.CERTIFICATE_NEARED_EXPIRY,
+        Reason.NEAR_EXPIRY,
+        f"device:{row.device_id}",
+        values={
+            "fingerprint": current.fingerprint.hex(),
+            "not_after_at": current.not_after_at,
+            "days": (current.not_after_at - turn.now) // DAY_MS,
+        },
     )
 
 

@@ -344,23 +344,8 @@ def _near_expiry(turn: Turn, row: DeviceRow) -> None:
         return  # its fleet is told, and orders the rotation
     if turn.now < certificate.renew_at(row, turn.policy):
         return
-    tell_near(turn, row)
+    certificate.tell_near(turn, row)
     start(turn, row, Reason.NEAR_EXPIRY)
-
-
-def tell_near(turn: Turn, row: DeviceRow) -> None:
-    """Say that the active certificate nears its end."""
-    current = certificate.active(row)
-    turn.decide(
-        DecisionName.CERTIFICATE_NEARED_EXPIRY,
-        Reason.NEAR_EXPIRY,
-        f"device:{row.device_id}",
-        values={
-            "fingerprint": current.fingerprint.hex(),
-            "not_after_at": current.not_after_at,
-            "days": (current.not_after_at - turn.now) // certificate.DAY_MS,
-        },
-    )
 
 
 def objection(row: DeviceRow, nonce: bytes | None, event: SigningRequested) -> Reason | None:
