@@ -62,6 +62,7 @@ _ROOTS: Mapping[str, tuple[type, ...]] = {
         states.PartitionRow,
         states.FleetPolicyRow,
         states.FleetSumsRow,
+        states.FleetQueriesRow,
         fleet_states.FleetRow,
         fleet_states.FleetHistoryRow,
         fleet_states.FleetDefaultsRow,

@@ -21,11 +21,12 @@ class FleetAssigned:
 
 @dataclass(frozen=True, slots=True)
 class FleetUnassigned:
-    """A fleet lets the device go."""
+    """A fleet lets the device go; `reason` is the value of a Reason, empty for none told."""
 
     device_id: str
     fleet_id: str
     cause: Cause
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

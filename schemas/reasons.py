@@ -65,6 +65,8 @@ class Reason(StrEnum):
     IN_ANOTHER_FLEET = "in-another-fleet"
     NOT_A_MEMBER = "not-a-member"
     MATCHED = "matched"
+    UNMATCHED = "unmatched"
+    TOO_MANY_QUERIES = "too-many-queries"
     MOVED = "moved"
     INVALID_CAMPAIGN = "invalid-campaign"
     CAMPAIGN_EXISTS = "campaign-exists"
@@ -153,6 +155,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.IN_ANOTHER_FLEET: "The device is a member of another fleet.",
     Reason.NOT_A_MEMBER: "The device is no member of the fleet.",
     Reason.MATCHED: "The fleet's membership query finds the device.",
+    Reason.UNMATCHED: "The fleet's membership query no longer finds the device.",
+    Reason.TOO_MANY_QUERIES: "As many fleets have queries as one partition remembers.",
     Reason.MOVED: "The device went to another fleet.",
     Reason.INVALID_CAMPAIGN: "The campaign is not valid; the detail says what is wrong.",
     Reason.CAMPAIGN_EXISTS: "The campaign id is taken.",

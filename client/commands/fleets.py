@@ -1,6 +1,7 @@
 """`fleetcert fleet create|list|show|add|remove|move|config|history|rollback`."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +12,12 @@ from client import fleets as client
 from client import instants, terminal
 from client.commands.options import KAFKA, Bootstrap, DeviceId, Json, examples
 from client.errors import FleetError
+from client.fleet import Fleet
 from client.fleets import Fleets
 from schemas.fleet_states import FleetRow
+from schemas.states import DeviceRow
 from streams.core import fleet_config, statistics
+from streams.core import query as queries
 
 app = typer.Typer(help="Create, fill and configure fleets.", no_args_is_help=True)
 FleetId = Annotated[str, typer.Argument(help="The fleet's id.")]
@@ -45,7 +49,7 @@ def create(
     tag: Annotated[list[str] | None, typer.Option(help="A tag, NAME or NAME=VALUE.")] = None,
     device: Annotated[list[str] | None, typer.Option(help="A first member.")] = None,
     config: Annotated[str, typer.Option(help="A patch: JSON, or @FILE.")] = "{}",
-    membership: Annotated[str, typer.Option(help="Take the devices of this query.")] = "",
+    query: Annotated[str, typer.Option(help="Take the devices that this finds.")] = "",
     bootstrap: Bootstrap = KAFKA,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +61,7 @@ def create(
             tags=tag or (),
             devices=device or (),
             config=document(config),
-            membership=membership,
+            membership=query,
         )
     _told(as_json, fleet_id, f"created {fleet_id}; see `fleetcert fleet show {fleet_id}`")
 
@@ -174,6 +178,51 @@ def config(
     if as_json:
         return terminal.as_json(json.loads(fleet_config.nested(values)))
     terminal.table(f"Configuration of {fleet_id}", ("name", "value"), values.items())
+
+
+@app.command(
+    "query",
+    epilog=examples(
+        "fleet query 'type=sensor and site in (berlin, paris) and not beta'",
+        "fleet query 'site=berlin' --set-for pumps",
+        "fleet query '' --set-for pumps",
+    ),
+)
+def query(
+    text: Annotated[str, typer.Argument(help="A query over tags; empty for none.")],
+    set_for: Annotated[str, typer.Option(help="Let this fleet take what it finds.")] = "",
+    bootstrap: Bootstrap = KAFKA,
+    as_json: Json = False,
+) -> None:
+    """Show which devices a query finds now; with --set-for a fleet takes them from now on."""
+    if wrong := queries.objection(text):
+        raise FleetError(f"no query: {wrong}")
+    if set_for:
+        with Fleets(bootstrap) as fleets:
+            fleets.set_membership(set_for, text)
+        return _told(as_json, set_for, f"{set_for} takes: {text or 'nobody by itself'}", query=text)
+    found = list(_found(bootstrap, text))
+    if as_json:
+        for row in found:
+            terminal.as_json({"device_id": row.device_id, "fleet_id": row.belongs.fleet_id})
+        return
+    columns = ("device", "type", "tags", "fleet now")
+    lines = [
+        (one.device_id, one.device_type, " ".join(one.tags), one.belongs.fleet_id or "-")
+        for one in found
+    ]
+    terminal.table(f"{len(found)} devices", columns, lines)
+
+
+def _found(bootstrap: str, text: str) -> Iterator[DeviceRow]:
+    if not text:
+        return
+    wanted = queries.parse(text)
+    with Fleet(bootstrap) as devices:
+        for row in devices.devices().values():
+            meant = queries.matches(wanted, row.tags, row.device_type, row.protocols)
+            if meant and not row.retired_at:
+                yield row
 
 
 @app.command("history", epilog=examples("fleet history pumps"))

@@ -25,7 +25,7 @@ from schemas.states import (
     UpdateInWork,
 )
 from schemas.topics import DEVICE_COMMANDS, FLEET_EVENTS
-from streams.core import certificate, health, rotation
+from streams.core import certificate, health, matching, rotation
 from streams.core.turn import Turn
 
 ROTATION, UPDATE = "rotation", "update"
@@ -42,7 +42,7 @@ def asked(
         case events.FleetAssigned():
             assigned(turn, row, event)
         case events.FleetUnassigned():
-            unassigned(row, event)
+            unassigned(turn, row, event)
         case events.UpdateOrdered():
             update_ordered(turn, row, event)
         case _:
@@ -63,6 +63,7 @@ def assigned(turn: Turn, row: DeviceRow, event: events.FleetAssigned) -> None:
     if held != event.fleet_id:
         row.belongs = changed(NOBODYS, fleet_id=event.fleet_id)
     _report(turn, row, event.cause)
+    matching.ask(turn, row)  # its tags may have changed since it was asked for
 
 
 def refuse_fleet(turn: Turn, event: events.FleetAssigned, reason: Reason) -> None:
@@ -70,10 +71,12 @@ def refuse_fleet(turn: Turn, event: events.FleetAssigned, reason: Reason) -> Non
     _answer(turn, event.device_id, event.fleet_id, reason, event.cause)
 
 
-def unassigned(row: DeviceRow, event: events.FleetUnassigned) -> None:
-    """The fleet lets the device go."""
+def unassigned(turn: Turn, row: DeviceRow, event: events.FleetUnassigned) -> None:
+    """The fleet lets the device go; another one, or this one anew, may have a query for it."""
     if row.belongs.fleet_id == event.fleet_id:
         row.belongs = NOBODYS
+        unmatched = event.reason == Reason.UNMATCHED.value
+        matching.ask(turn, row, but="" if unmatched else event.fleet_id)
 
 
 def rotation_ordered(row: DeviceRow, event: events.RotationOrdered) -> None:

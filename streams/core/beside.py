@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.events import FleetPolicyChanged
 from schemas.records import changed
-from schemas.states import FLEET_KEY_PREFIX, FleetPolicyRow
-from streams.core import tally
+from schemas.states import FLEET_KEY_PREFIX, QUERIES_KEY, FleetPolicyRow
+from streams.core import matching, tally
 from streams.core.turn import Turn
 
 if TYPE_CHECKING:
@@ -26,8 +26,23 @@ def reader(partition: "Partition[Any]", folded: "Folded[Any]") -> Callable[[byte
     return look
 
 
+def scanner(
+    partition: "Partition[Any]", folded: "Folded[Any]"
+) -> Callable[[bytes, bytes, int], list[tuple[bytes, Any]]]:
+    """Return how a waking goes through the rows: as this batch has left them so far."""
+
+    def scan(prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, Any]]:
+        assert partition.scan is not None, "queries need scans"
+        found = dict(partition.scan(prefix, after, limit))
+        last = max(found) if len(found) == limit else b"\xff" * 256
+        found |= {key: row for key, row in folded.rows.items() if after < key <= last}
+        return sorted(one for one in found.items() if one[0].startswith(prefix))[:limit]
+
+    return scan
+
+
 def keep_policy(
-    partition: "Partition[Any]", folded: "Folded[Any]", event: FleetPolicyChanged, offset: int
+    partition: "Partition[Any]", folded: "Folded[Any]", turn: Turn, event: FleetPolicyChanged
 ) -> None:
     """Keep what a fleet's devices go by, in a row of its own; an older word changes nothing."""
     key = FLEET_KEY_PREFIX + event.fleet_id.encode()
@@ -36,7 +51,7 @@ def keep_policy(
     if before is not None and event.number <= before.number:
         return
     folded.rows[key] = FleetPolicyRow(
-        applied_offset=offset,
+        applied_offset=turn.offset,
         next_due_at=0,
         fleet_id=event.fleet_id,
         number=event.number,
@@ -48,6 +63,22 @@ def keep_policy(
         error_rate=event.error_rate,
         latency_ms=event.latency_ms,
     )
+    if before is None:
+        partition.row = changed(partition.row, rows=partition.row.rows + 1)
+    if event.membership != (before.membership if before is not None else ""):
+        _keep_query(partition, folded, turn, event)
+
+
+def _keep_query(
+    partition: "Partition[Any]", folded: "Folded[Any]", turn: Turn, event: FleetPolicyChanged
+) -> None:
+    """Keep a fleet's query beside the others, and have all devices asked from the next tick on."""
+    before = folded.rows.get(QUERIES_KEY) or partition.read(QUERIES_KEY)
+    after = matching.with_query(turn, before, event.fleet_id, event.membership)
+    if after is None:
+        return
+    folded.rows[QUERIES_KEY] = after
+    partition.deadlines.put(QUERIES_KEY, after.next_due_at)
     if before is None:
         partition.row = changed(partition.row, rows=partition.row.rows + 1)
 

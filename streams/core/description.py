@@ -11,7 +11,7 @@ from schemas.decisions import DecisionName, Severity
 from schemas.events import DeviceRegistered, DeviceTagged
 from schemas.reasons import Reason
 from schemas.states import DeviceRow
-from streams.core import query
+from streams.core import matching, query
 from streams.core.turn import Turn
 
 PROTOCOLS = ("mqtt", "coap")
@@ -86,6 +86,7 @@ def described(turn: Turn, row: DeviceRow, event: DeviceRegistered) -> None:
     row.device_type, row.protocols, row.tags = event.device_type, event.protocols, tags
     row.attributes = attributes
     _say(turn, row, event.actor)
+    matching.ask(turn, row)
 
 
 def tagged(turn: Turn, row: DeviceRow, event: DeviceTagged) -> None:
@@ -99,6 +100,7 @@ def tagged(turn: Turn, row: DeviceRow, event: DeviceTagged) -> None:
     elif after != row.tags:
         row.tags = after
         _say(turn, row, event.actor)
+        matching.ask(turn, row)
 
 
 def ordered(attributes: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from schemas.states import (
     NO_ODDITIES,
     NOBODYS,
     DeviceRow,
+    FleetQueriesRow,
     FleetSumsRow,
     Idle,
     Past,
@@ -32,6 +33,7 @@ from streams.core import (
     certificate,
     departure,
     description,
+    matching,
     presence,
     renewal,
     rotation,
@@ -78,6 +80,8 @@ def due(turn: Turn, before: Any) -> Any:
     """Do what is due at the machine's time, on a device's row or on a fleet's sums."""
     if isinstance(before, FleetSumsRow):
         return tally.report(turn, before)
+    if isinstance(before, FleetQueriesRow):
+        return matching.visit(turn, before)
     return _due(turn, before)
 
 
@@ -190,6 +194,7 @@ def _first(turn: Turn, event: events.Keyed) -> DeviceRow | None:
         attributes=description.ordered(event.attributes),
     )
     _set_due(turn, row)
+    matching.ask(turn, row)
     return row
 
 

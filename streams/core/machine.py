@@ -188,7 +188,7 @@ def _keyed(
 def _broadcast(partition: Partition[R], folded: Folded[R], turn: Turn, entry: Entry) -> None:
     """Apply a broadcast, once by its number."""
     if isinstance(entry.event, FleetPolicyChanged):
-        return beside.keep_policy(partition, folded, entry.event, entry.offset)
+        return beside.keep_policy(partition, folded, turn, entry.event)
     try:
         partition.row = _told(partition.row, turn, entry)
         folded.stepped += 1
@@ -241,7 +241,7 @@ def _tick(
     partition.row = changed(partition.row, tick_number=tick.number, now=now, random=tick.random)
     held = partition.row.doors
     turn = Turn(machine.topic, partition.number, entry.offset, partition.row, doors.index(held))
-    turn.beside = beside.reader(partition, folded)
+    turn.beside, turn.scan = beside.reader(partition, folded), beside.scanner(partition, folded)
     partition.row = changed(partition.row, doors=doors.judged(turn, held))
     _wake(machine, partition, folded, turn, entry)
     folded.outputs.extend(turn.outputs)

@@ -159,7 +159,11 @@ def add(work: Work, device_id: str, source: str, from_fleet_id: str = "") -> Non
 def removed(work: Work, event: events.DeviceRemoved) -> None:
     """Let a device go: an operator's wish, or the device machine's word, which need not be told."""
     known = reason_of(event.reason)
-    if known in _TOLD_BY_DEVICES:
+    if known is Reason.UNMATCHED:
+        member = work.member(event.device_id)
+        if member is not None and member.source == QUERY:
+            remove(work, event.device_id, known, tell=True)
+    elif known in _TOLD_BY_DEVICES:
         remove(work, event.device_id, known, tell=False)
     else:
         remove(work, event.device_id, Reason.ORDERED, tell=True)
@@ -179,7 +183,7 @@ def remove(work: Work, device_id: str, reason: Reason, *, tell: bool) -> None:
     if tell:
         cause = work.cause()
         assert cause is not None
-        work.to_device(FleetUnassigned(device_id, work.fleet_id, cause))
+        work.to_device(FleetUnassigned(device_id, work.fleet_id, cause, reason.value))
     dispatch.advance(work)
 
 

@@ -41,6 +41,13 @@ def _nobody(_key: bytes) -> None:
     return None
 
 
+Scan = Callable[[bytes, bytes, int], list[tuple[bytes, Any]]]
+
+
+def _nothing(_prefix: bytes, _after: bytes, _limit: int) -> list[tuple[bytes, Any]]:
+    return []
+
+
 class TooManyOutputs(RuntimeError):
     """A step passed OUTPUTS_MAX: a bug, for work this long continues by events."""
 
@@ -48,8 +55,9 @@ class TooManyOutputs(RuntimeError):
 class Turn:
     """One record's turn in a partition as its row says.
 
-    `doors` is given on a tick only: nothing else asks who is silent. `beside` reads other rows of
-    the partition, by key: those that one device's step may look at and not change.
+    `doors` and `scan` are given on a tick only: nothing else asks who is silent, or goes through
+    rows. `beside` reads other rows of the partition, by key: those that one device's step may look
+    at and not change.
     """
 
     __slots__ = (
@@ -62,6 +70,7 @@ class Turn:
         "offset",
         "outputs",
         "policy",
+        "scan",
         "tallies",
         "topic",
     )
@@ -76,6 +85,7 @@ class Turn:
         self.policy: Policy = row.policy
         self.doors = doors
         self.beside: Callable[[bytes], Any] = _nobody
+        self.scan: Scan = _nothing
         self.tallies: Tallies = _NO_TALLIES
         self.outputs: list[Output] = []
         self._row = row

@@ -11,7 +11,7 @@ COMMANDS = (
     "device show", "device rotate", "device import", "device tag", "device retire",
     "device replace", "alerts", "events tail", "events export", "replay",
     "policy show", "policy set", "fleet create", "fleet list", "fleet show", "fleet add",
-    "fleet remove", "fleet move", "fleet config", "fleet history", "fleet rollback",
+    "fleet remove", "fleet move", "fleet config", "fleet query", "fleet history", "fleet rollback",
     "fleet forecast", "campaign create", "campaign plan", "campaign list", "campaign show",
     "campaign watch", "campaign pause", "campaign resume", "campaign abort", "campaign gate",
     "snapshot create", "snapshot list", "snapshot verify", "history trim", "core show",

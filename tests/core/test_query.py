@@ -24,11 +24,17 @@ TAGS = ("site=berlin", "beta", "floor=2")
         ("type=valve", False),
         ("type", True),
         ("not not-there", True),
+        ("site in (paris, berlin)", True),
+        ("site in (paris,rome) or floor in(2)", True),
+        ("not site in (berlin, paris)", False),
+        ("type in (pump) and site in (berlin, paris) and not beta", False),
+        ("protocol=mqtt", True),
+        ("protocol=coap", False),
     ],
 )
 def test_a_query_finds(text: str, found: bool) -> None:
     """Terms, `and`, `or`, `not`, and the device's type."""
-    assert query.matches(query.parse(text), TAGS, "pump") is found
+    assert query.matches(query.parse(text), TAGS, "pump", ("mqtt",)) is found
     assert query.objection(text) == ""
 
 
@@ -41,7 +47,11 @@ def test_a_query_finds(text: str, found: bool) -> None:
         ("not", "word 2: expected a tag, found the end"),
         ("or a", "word 1: expected a tag, found 'or'"),
         ("=x", "word 1: expected a tag, found '=x'"),
-        ("a " * 200, "more than 32 terms"),
+        (" and ".join(["a"] * 33), "more than 32 terms"),
+        ("a in b", "word 3: expected (, found 'b'"),
+        ("a in (b", "word 5: expected , or ), found the end"),
+        ("a in ()", "word 4: expected a value, found ')'"),
+        ("a=b in (c)", "word 2: expected and/or, found 'in'"),
         ("a" * 600, "600 characters, at most 512"),
     ],
 )

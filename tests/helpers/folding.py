@@ -1,5 +1,6 @@
 """A log for the pure tests: append events and ticks, fold them with the device machine, look."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,16 @@ def facts(number: int, days: float = 90) -> events.CertificateFacts:
     )
 
 
+def scan_of(rows: dict[bytes, Any]) -> Callable[[bytes, bytes, int], list[tuple[bytes, Any]]]:
+    """Return how rows in a dictionary are gone through, in the order of their keys."""
+
+    def scan(prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, Any]]:
+        found = [one for one in rows.items() if one[0].startswith(prefix) and one[0] > after]
+        return sorted(found, key=lambda one: one[0])[:limit]
+
+    return scan
+
+
 @dataclass
 class Log:
     """One partition's history, its rows and its outputs so far."""
@@ -44,7 +55,9 @@ class Log:
 
     def __post_init__(self) -> None:
         row = PartitionRow(policy=POLICY)
-        self.partition: Partition[DeviceRow] = Partition(0, row, self.rows.get, Deadlines())
+        self.partition: Partition[DeviceRow] = Partition(
+            0, row, self.rows.get, Deadlines(), scan_of(self.rows)
+        )
 
     @property
     def row(self) -> DeviceRow:

@@ -15,6 +15,7 @@ from client.demo import fleet as demo
 from client.errors import FleetError
 from client.events import POLL_MAX, Events
 from client.feeds import CertExpiring, CertRotation, Event, HealthCheck, Status
+from client.fleets import Fleets
 from client.kafka import Timeouts
 from client.local.topics import create_topics
 from client.writer import Writer
@@ -262,3 +263,36 @@ def test_a_device_is_tagged_replaced_and_never_comes_back(stack: RunningStack) -
     assert refused.returncode == 1
     assert "never used again" in refused.stderr
     assert stack.command("device", "tag", "new-1", "beta").stdout == "new-1: beta site=berlin\n"
+
+
+def test_a_fleet_takes_the_devices_that_its_query_finds(stack: RunningStack) -> None:
+    """Those that are there, those that come, and not those whose tags no longer say so."""
+    tags = {"q-1": ["site=berlin"], "q-2": ["site=paris"], "q-3": ["site=berlin", "beta"]}
+
+    def register(name: str) -> None:
+        pem = certificate(stack.authorities, name).encode()
+        stack.fleet.register(name, "sensor", certificate=pem, tags=tags[name])
+
+    def holds(*names: str) -> None:
+        with Fleets(stack.layout.bootstrap) as fleets:
+            until(
+                lambda: [one.device_id for one in fleets.members("queried")] == list(names),
+                within=30,
+                describe=lambda: f"{names} are members: {fleets.members('queried')}",
+            )
+
+    for name in ("q-1", "q-3"):
+        register(name)
+    text = "type=sensor and site in (berlin, paris) and not beta"
+    assert stack.command("fleet", "create", "queried", "--query", text).returncode == 0
+    holds("q-1")
+    register("q-2")
+    holds("q-1", "q-2")
+    found = stack.json("fleet", "query", text)
+    assert [one["device_id"] for one in found] == ["q-1", "q-2"]
+    assert stack.command("device", "tag", "q-1", "beta").returncode == 0
+    assert stack.command("device", "tag", "q-3", "-r", "beta").returncode == 0
+    holds("q-2", "q-3")
+    assert stack.command("fleet", "query", "type=valve", "--set-for", "queried").returncode == 0
+    holds()
+    assert all(one["identical"] for one in stack.json("replay"))

@@ -62,10 +62,13 @@ keyed = st.one_of(
     ),
     st.builds(fleets.FleetConfigRolledBack, names, st.integers(0, 3), st.none(), st.just("t")),
     st.builds(fleets.MembershipChanged, names, st.sampled_from(["x", "or"]), st.just("t")),
-    st.builds(fleets.DeviceAdded, names, devices, st.just("operator"), st.just("t")),
+    st.builds(
+        fleets.DeviceAdded, names, devices, st.sampled_from(["operator", "query"]), st.just("t")
+    ),
     st.builds(fleets.DeviceMoved, names, devices, names, st.just("t")),
     st.builds(
-        fleets.DeviceRemoved, names, devices, st.sampled_from(["moved", "ordered"]), st.just("t")
+        fleets.DeviceRemoved, names, devices,
+        st.sampled_from(["moved", "ordered", "unmatched", "replaced"]), st.just("t"),
     ),
     st.builds(fleets.CampaignOrdered, names, ids, specs | rotations, st.none(), st.just("t")),
     st.builds(fleets.CampaignPaused, names, ids, st.just("t")),

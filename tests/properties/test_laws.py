@@ -15,7 +15,7 @@ from streams.core.deadlines import Deadlines
 from streams.core.machine import Entry, Partition, fold
 from streams.core.turn import Output
 from tests.helpers.fleets import ARTEFACT
-from tests.helpers.folding import START, facts, fingerprint
+from tests.helpers.folding import START, facts, fingerprint, scan_of
 
 DEVICES = ("a", "b")
 POLICY = Policy(
@@ -84,7 +84,9 @@ keyed = st.one_of(
         st.just("c"), causes,
     ),
     st.builds(events.FleetAssigned, names, fleets, fleets, causes),
-    st.builds(events.FleetUnassigned, names, fleets, causes),
+    st.builds(
+        events.FleetUnassigned, names, fleets, causes, st.sampled_from(["", "unmatched"])
+    ),
     st.builds(
         events.UpdateOrdered, names, st.sampled_from(["u1", "u2"]), fleets, st.just("c"),
         st.just(ARTEFACT), st.just(START + 60_000), causes,
@@ -104,8 +106,9 @@ doors = st.builds(
     events.DoorServed, st.just("mqtt"), st.integers(0, 1), st.sampled_from([2, 2, 2, 1]), small,
     st.just(START),
 )  # fmt: skip
+queries = ["", "site=berlin", "type in (pump, valve) and not beta", "or"]
 policies = st.builds(
-    events.FleetPolicyChanged, small, fleets, st.just(""), st.booleans(),
+    events.FleetPolicyChanged, small, fleets, st.sampled_from(queries), st.booleans(),
     st.sampled_from([10, 30, 120]), st.sampled_from([5_000, 300_000]),
     st.sampled_from([10_000, 60_000]), st.just(0.05), st.just(1_000), causes,
 )  # fmt: skip
@@ -152,7 +155,7 @@ def folded(
         deadlines = Deadlines()
         for key, one in rows.items():
             deadlines.put(key, one.next_due_at)
-        partition: Partition[DeviceRow] = Partition(0, row, rows.get, deadlines)
+        partition: Partition[DeviceRow] = Partition(0, row, rows.get, deadlines, scan_of(rows))
         result = fold(device.MACHINE, partition, part)
         assert result.set_aside == 0, result.outputs
         rows.update(result.rows)
