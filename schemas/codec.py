@@ -24,6 +24,7 @@ from schemas import (
     decisions,
     events,
     fleet_events,
+    fleet_queries,
     fleet_states,
     states,
 )
@@ -62,7 +63,7 @@ _ROOTS: Mapping[str, tuple[type, ...]] = {
         states.PartitionRow,
         states.FleetPolicyRow,
         states.FleetSumsRow,
-        states.FleetQueriesRow,
+        fleet_queries.FleetQueriesRow,
         fleet_states.FleetRow,
         fleet_states.FleetHistoryRow,
         fleet_states.FleetDefaultsRow,

@@ -257,29 +257,6 @@ class FleetSumsRow:
     sums: FleetSums
 
 
-@dataclass(frozen=True, slots=True)
-class FleetQuery:
-    """A fleet, and the query over tags by which it takes devices."""
-
-    fleet_id: str
-    query: str
-
-
-@dataclass(frozen=True, slots=True)
-class FleetQueriesRow:
-    """The queries of all fleets, in the order of their ids; one row per partition.
-
-    Where a query has changed, all devices behind `cursor` are still to be asked.
-    """
-
-    applied_offset: int
-    next_due_at: int
-    queries: tuple[FleetQuery, ...]
-    cursor: bytes = b""
-
-
-QUERIES_KEY = b"@queries"
-"""The key of the FleetQueriesRow."""
 SUMS_KEY_PREFIX = b"@sums:"
 """Begins the keys of FleetSumsRows."""
 FLEET_KEY_PREFIX = b"@fleet:"

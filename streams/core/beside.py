@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from schemas.events import FleetPolicyChanged
+from schemas.fleet_queries import QUERIES_KEY
 from schemas.records import changed
-from schemas.states import FLEET_KEY_PREFIX, QUERIES_KEY, FleetPolicyRow
+from schemas.states import FLEET_KEY_PREFIX, FleetPolicyRow
 from streams.core import matching, tally
 from streams.core.turn import Turn
 

@@ -13,13 +13,13 @@ from typing import Any, assert_never
 from schemas import events
 from schemas.decisions import DecisionName, Severity
 from schemas.envelope import Evidence
+from schemas.fleet_queries import FleetQueriesRow
 from schemas.reasons import Reason
 from schemas.records import changed, copied
 from schemas.states import (
     NO_ODDITIES,
     NOBODYS,
     DeviceRow,
-    FleetQueriesRow,
     FleetSumsRow,
     Idle,
     Past,
@@ -35,6 +35,7 @@ from streams.core import (
     description,
     matching,
     presence,
+    registry,
     renewal,
     rotation,
     tally,
@@ -248,27 +249,7 @@ def _answer(turn: Turn, row: DeviceRow, event: events.Keyed) -> None:
         case events.CertificateRevoked():
             certificate.revoked(row, event.fingerprint, event.crl_number)
         case events.DeviceRegistered() | events.DeviceTagged() | events.RetirementOrdered():
-            _of_registry(turn, row, event)
-        case _:
-            assert_never(event)
-
-
-def _of_registry(
-    turn: Turn,
-    row: DeviceRow,
-    event: events.DeviceRegistered | events.DeviceTagged | events.RetirementOrdered,
-) -> None:
-    """Answer what an operator says of a registered device itself."""
-    match event:
-        case events.DeviceTagged():
-            description.tagged(turn, row, event)
-        case events.RetirementOrdered():
-            departure.retire(turn, row, event)
-        case events.DeviceRegistered():
-            if certificate.find(row, event.certificate.fingerprint) is None:
-                rotation.refuse(turn, row, Reason.ALREADY_REGISTERED, event.device_type)
-            else:
-                description.described(turn, row, event)
+            registry.answer(turn, row, event)
         case _:
             assert_never(event)
 

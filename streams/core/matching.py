@@ -10,9 +10,10 @@ many a tick. Who was let go by hand comes back with its next change of tags.
 from schemas import fleet_events as fleets
 from schemas.decisions import DecisionName, Severity
 from schemas.envelope import Cause
+from schemas.fleet_queries import QUERIES_KEY, FleetQueriesRow, FleetQuery
 from schemas.reasons import Reason
 from schemas.records import changed
-from schemas.states import QUERIES_KEY, DeviceRow, FleetQueriesRow, FleetQuery
+from schemas.states import DeviceRow
 from schemas.topics import FLEET_EVENTS
 from streams.core import query
 from streams.core.turn import Turn

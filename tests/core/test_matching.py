@@ -5,7 +5,7 @@ from typing import Any
 from schemas import events
 from schemas import fleet_events as fleets
 from schemas.envelope import BROADCAST_KEY, Cause, Position
-from schemas.states import QUERIES_KEY
+from schemas.fleet_queries import QUERIES_KEY
 from schemas.topics import FLEET_EVENTS
 from streams.core import matching
 from tests.helpers.fleets import FLEET, Fleets
