@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schemas import codec, commands, decisions, events, fleet_events, fleet_states, states, topics
+from schemas import (
+    codec,
+    commands,
+    decisions,
+    events,
+    fleet_events,
+    fleet_queries,
+    fleet_states,
+    states,
+    topics,
+)
 from schemas.converters import NAMESPACE
 
 COMPATIBILITY = "FULL_TRANSITIVE"
@@ -33,6 +43,7 @@ RECORDS: Mapping[str, tuple[type, ...]] = {
         states.PartitionRow,
         states.FleetPolicyRow,
         states.FleetSumsRow,
+        fleet_queries.FleetQueriesRow,
     ),
     topics.DEAD_LETTERS: (decisions.DeadLetter,),
     topics.FLEET_EVENTS: typing.get_args(fleet_events.FleetEvent),
