@@ -14,7 +14,7 @@ from streams.core import certificate, machine, retirement, rotation
 from streams.core.deadlines import Deadlines
 from streams.core.device import MACHINE
 from streams.core.machine import Entry, Partition, fold
-from tests.helpers.folding import START, facts, fingerprint
+from tests.helpers.folding import START, facts, fingerprint, scan_of
 from tests.properties.test_laws import POLICY, entries, histories, keyed
 
 LONG = st.integers(-(2**63), 2**63 - 1)
@@ -57,7 +57,7 @@ class Stepped:
     def __init__(self) -> None:
         self.rows: dict[bytes, DeviceRow] = {}
         self.partition: Partition[DeviceRow] = Partition(
-            0, PartitionRow(policy=POLICY), self.rows.get, Deadlines()
+            0, PartitionRow(policy=POLICY), self.rows.get, Deadlines(), scan_of(self.rows)
         )
 
     def fold(self, entry: Entry) -> machine.Folded[DeviceRow]:
