@@ -54,6 +54,7 @@ class Reason(StrEnum):
     SEQUENCE_GAP = "sequence-gap"
     TWO_ADDRESSES = "two-addresses"
     DOOR_AWAY = "door-away"
+    DOOR_REMOVED = "door-removed"
     RECOVERED = "recovered"
     DETECTION_OFF = "detection-off"
     FLEET_EXISTS = "fleet-exists"
@@ -144,6 +145,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.SEQUENCE_GAP: "Numbers of the device's own sequence are missing.",
     Reason.TWO_ADDRESSES: "One certificate is in use from two addresses at once.",
     Reason.DOOR_AWAY: "Nobody serves this share of a door; its devices' silence does not count.",
+    Reason.DOOR_REMOVED: "Nobody served this share for a week: silence behind it counts again.",
     Reason.RECOVERED: "The alert's condition has ended.",
     Reason.DETECTION_OFF: "Anomaly detection was switched off.",
     Reason.FLEET_EXISTS: "The fleet id is taken.",

@@ -7,6 +7,9 @@ Two clocks, for two questions. *Could the machine hear the device?* is asked of 
 worker that was away folds an hour of history at one instant, and the devices spoke in it, but the
 machine cannot tell when; so their quiet span begins again (`heard_at`, `up_since`). *Did the door
 stand open?* is asked of the bridge's own word too (`at`): a worker's absence is no door's.
+
+A share that nobody served for a week is taken as removed and forgotten: the silence behind it
+counts again. Other shares must be served meanwhile, else the whole stack may have been away.
 """
 
 from schemas.decisions import DecisionName, Severity
@@ -22,6 +25,8 @@ SHARES_MAX = 256
 """Shares of one door."""
 HELD_MAX = 512
 """Shares of all doors that a partition row remembers."""
+FORGOTTEN_MS = 7 * 86_400_000
+"""How long nobody has served a share that is taken as removed."""
 DECIDING_PARTITION = 0
 """Every partition hears of every share; one of them tells of it, or each would."""
 
@@ -69,14 +74,22 @@ def served(turn: Turn, held: tuple[DoorShare, ...], event: DoorServed) -> tuple[
 
 
 def judged(turn: Turn, held: tuple[DoorShare, ...]) -> tuple[DoorShare, ...]:
-    """Tell of each share that is served no longer, once."""
+    """Tell of each share that is served no longer, once; forget what was removed long ago."""
     most = turn.policy.door_away_ms
-    late = [one for one in held if not one.told and turn.now - max(one.at, one.heard_at) > most]
-    if not late:
+    unserved = [one for one in held if _unserved_ms(turn, one) > most]
+    if not unserved:
         return held
+    late = [one for one in unserved if not one.told]
     for one in late:
         _decide(turn, one, DecisionName.ALERT_RAISED, Reason.DOOR_AWAY)
-    return tuple(changed(one, told=True) if one in late else one for one in held)
+    gone = [one for one in unserved if one.told and _unserved_ms(turn, one) > FORGOTTEN_MS]
+    if not any(_is_steady(turn, one) for one in held):
+        gone = []
+    for one in gone:
+        _decide(turn, one, DecisionName.ALERT_CLEARED, Reason.DOOR_REMOVED)
+    if not late and not gone:
+        return held
+    return tuple(changed(one, told=True) if one in late else one for one in held if one not in gone)
 
 
 def index(held: tuple[DoorShare, ...]) -> Doors:
@@ -90,6 +103,16 @@ def index(held: tuple[DoorShare, ...]) -> Doors:
 def is_away(turn: Turn, share: DoorShare) -> bool:
     """Tell whether the machine has heard nothing of the share for longer than the policy's span."""
     return turn.now - share.heard_at > turn.policy.door_away_ms
+
+
+def _unserved_ms(turn: Turn, share: DoorShare) -> int:
+    """Return for how long nobody has served the share: by machine time and by its bridge's."""
+    return turn.now - max(share.at, share.heard_at)
+
+
+def _is_steady(turn: Turn, share: DoorShare) -> bool:
+    """Tell whether a share is served, and has been for so long that all others would be, too."""
+    return not is_away(turn, share) and turn.now - share.up_since > turn.policy.door_away_ms
 
 
 def quiet_since(turn: Turn, row: DeviceRow) -> int:
@@ -135,7 +158,7 @@ def _decide(turn: Turn, share: DoorShare, name: DecisionName, reason: Reason) ->
         severity=Severity.CRITICAL if name == DecisionName.ALERT_RAISED else Severity.INFO,
         rule=Reason.DOOR_AWAY.value,
         values={
-            "figure": turn.now - max(share.at, share.heard_at),
+            "figure": _unserved_ms(turn, share),
             "limit": turn.policy.door_away_ms,
             "served_at": share.at,
         },

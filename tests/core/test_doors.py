@@ -120,6 +120,39 @@ def test_a_share_that_goes_away_is_told_once_and_cleared_once() -> None:
     assert told(log)[1:] == [("AlertCleared", f"door:mqtt/{OWN}")]
 
 
+def test_a_share_that_nobody_serves_for_a_week_is_forgotten() -> None:
+    """Its alert is cleared as removed, and the silence behind it counts again."""
+    log = heard()
+    pass_time(log, 5 * BEAT, OTHER)
+    (share, _) = log.partition.row.doors
+    log.now = share.at + doors.FORGOTTEN_MS - 4 * BEAT
+    pass_time(log, 4 * BEAT, OTHER)
+    assert [one.share for one in log.partition.row.doors] == [OWN, OTHER]
+    pass_time(log, BEAT, OTHER)
+    assert [one.share for one in log.partition.row.doors] == [OTHER]
+    cleared = log.last(Decision)
+    assert (cleared.subject, cleared.reason) == (f"door:mqtt/{OWN}", "door-removed")
+    assert not anomaly.is_silent(log.row)
+    pass_time(log, SILENT, OTHER)
+    assert anomaly.is_silent(log.row)
+
+
+def test_a_stack_that_was_away_for_a_week_forgets_no_door() -> None:
+    """Whoever is back first is no witness that the others are gone: they all get their time."""
+    log = heard()
+    serve(log, OTHER)
+    log.tick(AWAY + 1)
+    log.tick(2 * doors.FORGOTTEN_MS)
+    serve(log, OTHER)
+    pass_time(log, AWAY, OTHER)
+    assert [one.share for one in log.partition.row.doors] == [OWN, OTHER]
+    assert not anomaly.is_silent(log.row)
+    serve(log)
+    pass_time(log, 2 * AWAY, OWN, OTHER)
+    assert len(log.partition.row.doors) == 2
+    assert told(log)[-1] == ("AlertCleared", f"door:mqtt/{OWN}")
+
+
 def test_another_partition_knows_and_does_not_tell() -> None:
     """One decision per share, not one per partition and share."""
     log = Log()
