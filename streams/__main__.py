@@ -2,18 +2,17 @@
 
 import argparse
 import contextlib
-import logging
 import sys
 from pathlib import Path
 
 import faust
-import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from configuration import options as shared
 from configuration.model import Configuration
 from schemas import topics
+from streams import logs
 from streams.app import Settings, create
 from streams.engine.memory import collect_rarely
 
@@ -41,15 +40,7 @@ OPTIONS = {
 def main(argv: list[str] | None = None) -> None:
     """Read the options and run until SIGTERM."""
     settings = _settings(shared.read_or_exit(_options(argv), OPTIONS).configuration)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    logs.configure()
     try:
         with contextlib.suppress(KafkaException):
             topics.check(AdminClient({"bootstrap.servers": settings.bootstrap}).list_topics)
@@ -58,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     collect_rarely()
     app = create(settings)
     sys.argv = sys.argv[:1]
-    faust.Worker(app, loglevel=logging.WARNING, redirect_stdouts=False).execute_from_commandline()
+    faust.Worker(app, override_logging=False, redirect_stdouts=False).execute_from_commandline()
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
