@@ -20,7 +20,7 @@ from schemas.decisions import DecisionName
 from schemas.envelope import URN_PREFIX
 from schemas.events import SessionRefused
 from schemas.reasons import Reason
-from schemas.states import Idle, Policy
+from schemas.states import Idle, Policy, Requested
 from schemas.topics import DECISIONS, DEVICE_EVENTS
 from streams.core import certificate
 from tests.helpers.stack import RunningStack
@@ -162,6 +162,11 @@ def test_a_device_that_expired_renews_at_the_renewal_door_of_coap(
     """
     device_id = "est-coap"
     first = registered(stack, device_id, tmp_path / "store", 20 * HOUR, 10 * HOUR)
+    until(
+        lambda: isinstance(stack.fleet.device(device_id).rotation, Requested),
+        within=WITHIN,
+        describe=lambda: f"ordered: {stack.fleet.device(device_id).rotation}",
+    )
     cert, key, layout = first.certificate_file, first.key_file, stack.layout
     request, made = csr(device_id, tmp_path), tmp_path / "next.der"
     body = ("-m", "post", "-t", "286", "-A", "287", "-b", "64", "-f", str(request))
