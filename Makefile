@@ -37,8 +37,8 @@ test: setup ## Run all suites (pure first, then on real parts)
 	deploy/run-tests
 
 check: setup ## Lint, types, layers, drawn files
-	$(BIN)/ruff format --check $(PACKAGES) tests
-	$(BIN)/ruff check $(PACKAGES) tests
+	$(BIN)/ruff format --check $(PACKAGES) tests benchmarks
+	$(BIN)/ruff check $(PACKAGES) tests benchmarks
 	$(BIN)/shellcheck deploy/run-tests deploy/system-packages .ci/run
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo

@@ -8,6 +8,7 @@ import ssl
 
 import paho.mqtt.client as mqtt
 from confluent_kafka import KafkaError, Producer
+from paho.mqtt.enums import CallbackAPIVersion
 
 POLL_EVERY = 50
 
@@ -26,7 +27,7 @@ def main() -> None:
         }
     )
     client = mqtt.Client(
-        mqtt.CallbackAPIVersion.VERSION2,
+        CallbackAPIVersion.VERSION2,
         client_id=environment["CLIENT_ID"],
         protocol=mqtt.MQTTv311,
         clean_session=False,
@@ -50,8 +51,11 @@ def main() -> None:
         if taken % POLL_EVERY == 0:
             producer.poll(0)
 
+    def on_connect(*_: object) -> None:
+        client.subscribe("bucket/#", 1)
+
     client.on_message = on_message
-    client.on_connect = lambda *_: client.subscribe("bucket/#", 1)
+    client.on_connect = on_connect
     client.connect(host, int(port))
     while True:
         client.loop(0.005)

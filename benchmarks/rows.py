@@ -27,6 +27,7 @@ from schemas.states import (
     DeviceRow,
     HeldCertificate,
     Idle,
+    Oddities,
     PartitionRow,
     Past,
     Totals,
@@ -96,6 +97,7 @@ def row(number: int) -> DeviceRow:
         rotations=0,
         expiry_told=False,
         window=Window(),
+        oddities=Oddities(),
         past=Past(),
         watches=(),
     )
@@ -190,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     for count in map(int, options.rows.split(",")):
         with broker() as (bootstrap, _):
             command = [sys.executable, "-m", "benchmarks.rows", "--one", bootstrap, str(count)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         cost = Cost(**json.loads(done.stdout.splitlines()[-1]))
         lines.append(
             f"| {cost.rows} | {cost.row_bytes:.0f} | {cost.disk_bytes:.0f} | "

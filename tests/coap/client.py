@@ -150,7 +150,7 @@ def association(
     if identity is not None:
         settings.use_certificate(x509.load_der_x509_certificate(identity.certificate))
         key = serialization.load_der_private_key(identity.key, None)
-        settings.use_privatekey(key)  # type: ignore[arg-type] # its stub knows OpenSSL's keys only
+        settings.use_privatekey(key)
     connection = SSL.Connection(settings, None)
     connection.set_ciphertext_mtu(dtls12.MTU)
     connection.set_connect_state()

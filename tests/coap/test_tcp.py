@@ -196,7 +196,9 @@ async def test_a_peer_that_reads_nothing_is_cut_off(authorities: Authorities) ->
         peer(bridge, me, receive_bytes=4_096) as one,
     ):
         one.say(SETTINGS)
-        one.writer.transport.pause_reading()
+        reading = one.writer.transport
+        assert isinstance(reading, asyncio.ReadTransport)
+        reading.pause_reading()
         ask = Message(code=GET)
         ask.opt.uri_path = (".well-known", "core")
 
