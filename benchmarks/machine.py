@@ -24,7 +24,8 @@ from schemas.envelope import BROADCAST_KEY, Evidence, Numbering
 from schemas.states import PARTITION_KEY, DeviceRow, PartitionRow
 from streams.core.deadlines import Deadlines
 from streams.core.device import MACHINE
-from streams.core.machine import Partition, fold
+from streams.core.machine import fold
+from streams.core.partition import Partition
 from streams.engine.memory import collect_rarely
 from streams.engine.program import Record
 from streams.programs import entry

@@ -15,7 +15,7 @@ from schemas.metrics import worker as metrics
 from schemas.metrics.metric import FLEETS_MAX, OTHER_FLEETS
 from schemas.reasons import Reason
 from schemas.states import DeviceRow
-from streams.core.machine import Folded
+from streams.core.partition import Folded
 from streams.core.turn import Output
 from streams.engine.table import Standing
 from streams.standing import Place, Standings

@@ -12,7 +12,8 @@ from schemas import codec, fleet_states
 from schemas.states import DeviceRow
 from schemas.topics import DEVICE_STATE, FLEET_STATE
 from streams.core import device, fleet, machine, wide
-from streams.core.machine import Entry, Folded, Machine, Partition
+from streams.core.machine import Machine
+from streams.core.partition import Entry, Folded, Partition
 from streams.core.wide import WideMachine
 from streams.engine.program import Input, Program, View
 from streams.figures import FleetView

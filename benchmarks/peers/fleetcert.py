@@ -14,7 +14,7 @@ from work import step as step_state
 
 from schemas.records import changed
 from streams.app import Settings, create
-from streams.core.machine import Folded, Partition
+from streams.core.partition import Folded, Partition
 from streams.engine.program import Input
 
 NEVER_SECONDS = 1e6

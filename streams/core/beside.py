@@ -5,20 +5,18 @@ added up here when it has succeeded.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from schemas.events import FleetPolicyChanged
 from schemas.fleet_queries import QUERIES_KEY
 from schemas.records import changed
 from schemas.states import FLEET_KEY_PREFIX, FleetPolicyRow
 from streams.core import matching, tally
+from streams.core.partition import Folded, Partition
 from streams.core.turn import Turn
 
-if TYPE_CHECKING:
-    from streams.core.machine import Folded, Partition
 
-
-def reader(partition: "Partition[Any]", folded: "Folded[Any]") -> Callable[[bytes], Any]:
+def reader(partition: Partition[Any], folded: Folded[Any]) -> Callable[[bytes], Any]:
     """Return how a step looks at another row: as this batch has left it so far."""
 
     def look(key: bytes) -> Any:
@@ -28,7 +26,7 @@ def reader(partition: "Partition[Any]", folded: "Folded[Any]") -> Callable[[byte
 
 
 def scanner(
-    partition: "Partition[Any]", folded: "Folded[Any]"
+    partition: Partition[Any], folded: Folded[Any]
 ) -> Callable[[bytes, bytes, int], list[tuple[bytes, Any]]]:
     """Return how a waking goes through the rows: as this batch has left them so far."""
 
@@ -43,7 +41,7 @@ def scanner(
 
 
 def keep_policy(
-    partition: "Partition[Any]", folded: "Folded[Any]", turn: Turn, event: FleetPolicyChanged
+    partition: Partition[Any], folded: Folded[Any], turn: Turn, event: FleetPolicyChanged
 ) -> None:
     """Keep what a fleet's devices go by, in a row of its own; an older word changes nothing."""
     key = FLEET_KEY_PREFIX + event.fleet_id.encode()
@@ -71,7 +69,7 @@ def keep_policy(
 
 
 def _keep_query(
-    partition: "Partition[Any]", folded: "Folded[Any]", turn: Turn, event: FleetPolicyChanged
+    partition: Partition[Any], folded: Folded[Any], turn: Turn, event: FleetPolicyChanged
 ) -> None:
     """Keep a fleet's query beside the others, and have all devices asked from the next tick on."""
     before = folded.rows.get(QUERIES_KEY) or partition.read(QUERIES_KEY)
@@ -84,7 +82,7 @@ def _keep_query(
         partition.row = changed(partition.row, rows=partition.row.rows + 1)
 
 
-def add_up(partition: "Partition[Any]", folded: "Folded[Any]", turn: Turn) -> None:
+def add_up(partition: Partition[Any], folded: Folded[Any], turn: Turn) -> None:
     """Keep what a step has changed in the sums of fleets."""
     for fleet_id in dict.fromkeys(one[0] for one in turn.tallies):
         key = tally.key_of(fleet_id)

@@ -9,9 +9,9 @@ that this core folds.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, get_args
+from typing import Any, Generic, get_args
 
 from schemas.decisions import DecisionName, Severity
 from schemas.envelope import is_device_id
@@ -31,8 +31,8 @@ from schemas.states import (
     Waking,
 )
 from streams.core import beside, doors, policy
-from streams.core.deadlines import Deadlines
-from streams.core.turn import OUTPUTS_MAX, Output, Turn
+from streams.core.partition import Entry, Folded, Partition, R
+from streams.core.turn import OUTPUTS_MAX, Turn
 
 DUE_PER_TICK_MAX = 5_000
 """Rows that one tick may wake; the rest stay due for the next tick."""
@@ -50,32 +50,6 @@ _ROOM = OUTPUTS_MAX - OUTPUTS_PER_ROW_MAX
 _BROADCASTS = frozenset(get_args(Broadcast))
 
 
-class Row(Protocol):
-    """What the machine needs of a row."""
-
-    @property
-    def applied_offset(self) -> int:
-        """The offset of the last record that changed the row."""
-
-    @property
-    def next_due_at(self) -> int:
-        """When the row wants to be woken, zero for never."""
-
-
-R = TypeVar("R", bound=Any)
-
-
-class Entry(NamedTuple):
-    """One record of the log. `event` is None where `undecodable` says why."""
-
-    offset: int
-    timestamp_at: int
-    key: bytes
-    value: bytes
-    event: Any
-    undecodable: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Machine(Generic[R]):
     """The domain's part of the fold.
@@ -91,35 +65,6 @@ class Machine(Generic[R]):
     stamp: Callable[[R, int], R]
     park: Callable[[R], R]
     count: Callable[[R], Totals]
-
-
-@dataclass(slots=True)
-class Partition(Generic[R]):
-    """One partition while it is folded: its row, ways to read rows, and its deadlines.
-
-    `scan` gives rows by prefix, behind a key, at most so many: machines of several rows need it.
-    """
-
-    number: int
-    row: PartitionRow
-    read: Callable[[bytes], R | None]
-    deadlines: Deadlines
-    scan: Callable[[bytes, bytes, int], list[tuple[bytes, R]]] | None = None
-
-
-@dataclass(slots=True)
-class Folded(Generic[R]):
-    """What a batch changed: rows by key, outputs in order, and what was counted.
-
-    `seconds` is how long the fold took, set by whoever has a clock.
-    """
-
-    rows: dict[bytes, R] = field(default_factory=dict)
-    outputs: list[Output] = field(default_factory=list)
-    stepped: int = 0
-    skipped: int = 0
-    set_aside: int = 0
-    seconds: float = 0.0
 
 
 def fold(machine: Machine[R], partition: Partition[R], entries: Iterable[Entry]) -> Folded[R]:

@@ -17,7 +17,7 @@ from schemas.reasons import Reason
 from schemas.records import changed
 from schemas.states import PartitionRow, Source
 from streams.core import machine as single
-from streams.core.machine import Entry, Folded, Partition
+from streams.core.partition import Entry, Folded, Partition
 from streams.core.rows import Overlay, Rows
 from streams.core.turn import OUTPUTS_MAX, Turn
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from schemas import codec
 from schemas.states import PARTITION_KEY, PartitionRow
 from streams.core.deadlines import Deadlines
-from streams.core.machine import Partition
+from streams.core.partition import Partition
 from streams.core.rows import Ordered
 from streams.core.turn import Output
 from streams.engine import snapshot

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from streams.core.machine import Folded, Partition
+from streams.core.partition import Folded, Partition
 
 R = TypeVar("R", bound=Any)
 

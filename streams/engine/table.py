@@ -33,7 +33,7 @@ from schemas import codec
 from schemas.envelope import BROADCAST_KEY
 from schemas.states import PARTITION_KEY, PartitionRow
 from streams.core.deadlines import Deadlines
-from streams.core.machine import Folded, Partition
+from streams.core.partition import Folded, Partition
 from streams.core.turn import Output
 from streams.engine import faults, snapshot
 from streams.engine.cache import Cache

@@ -21,7 +21,7 @@ from schemas import codec
 from schemas.envelope import BROADCAST_KEY
 from schemas.events import ClockTicked
 from schemas.topics import PARTITIONER
-from streams.core.machine import Folded
+from streams.core.partition import Folded
 from streams.engine.failure import fail
 from streams.engine.program import Input, Program
 from streams.engine.recovery import Abandoned

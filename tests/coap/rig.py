@@ -216,8 +216,12 @@ async def running(
     narrow_buffers()
     kafka, count = kafka or Kafka(), Count()
     folder = authorities.directory
-    ours = {"certificate": folder / "bridge.pem", "key": folder / "bridge.key", "port": 0}
-    wanted = Settings(device_ca=authorities.device_ca, **(ours | settings))
+    ours: dict[str, Any] = {
+        "certificate": folder / "bridge.pem",
+        "key": folder / "bridge.key",
+        "port": 0,
+    }
+    wanted = Settings(device_ca=authorities.device_ca, **({"port": 0} | ours | settings))
     bridge = CoapBridge(wanted, kafka, count)  # type: ignore[arg-type] # both stand in
     kafka.deliver = bridge.deliver
     bridge.caught_up.set()

@@ -13,7 +13,8 @@ from schemas.states import PARTITION_KEY, PartitionRow, Totals
 from schemas.topics import DEAD_LETTERS, DECISIONS
 from streams.core import machine
 from streams.core.deadlines import Deadlines
-from streams.core.machine import Entry, Folded, Machine, Partition, fold
+from streams.core.machine import Machine, fold
+from streams.core.partition import Entry, Folded, Partition
 from streams.core.turn import OUTPUTS_MAX, TooManyOutputs, Turn
 from tests.helpers.folding import DEVICE, START, Log, facts
 

@@ -4,7 +4,8 @@ from schemas.decisions import DeadLetter
 from schemas.envelope import BROADCAST_KEY
 from schemas.events import CoreVersionActivated, DeviceReported
 from streams.core.device import MACHINE
-from streams.core.machine import Entry, fold
+from streams.core.machine import fold
+from streams.core.partition import Entry
 from tests.helpers.folding import DEVICE, Log
 
 NEWER = MACHINE.version + 1

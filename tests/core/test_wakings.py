@@ -10,7 +10,8 @@ from schemas.envelope import BROADCAST_KEY
 from schemas.events import CoreVersionActivated
 from schemas.states import PartitionRow, Waking
 from streams.core import machine
-from streams.core.machine import Entry, fold
+from streams.core.machine import fold
+from streams.core.partition import Entry
 from streams.core.turn import Output
 from tests.core.test_machine import SMALL, START, History
 

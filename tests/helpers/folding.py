@@ -10,7 +10,8 @@ from schemas.envelope import BROADCAST_KEY, Evidence, Numbering
 from schemas.states import DeviceRow, PartitionRow, Policy
 from streams.core.deadlines import Deadlines
 from streams.core.device import MACHINE
-from streams.core.machine import Entry, Folded, Partition, fold
+from streams.core.machine import fold
+from streams.core.partition import Entry, Folded, Partition
 from streams.core.turn import Output
 
 START = 1_800_000_000_000

@@ -20,7 +20,7 @@ from schemas.records import changed
 from schemas.states import PARTITION_KEY
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS, DEVICE_STATE
 from streams import replay
-from streams.core.machine import Folded, Partition
+from streams.core.partition import Folded, Partition
 from streams.engine import history
 from streams.engine.changelog import Changelog
 from streams.engine.failure import EngineFailed

@@ -16,7 +16,7 @@ from schemas.fleet_states import CampaignGroup, FleetSums, MemberRow
 from schemas.states import PartitionRow
 from streams.core import fleet, ring
 from streams.core.deadlines import Deadlines
-from streams.core.machine import Entry, Partition
+from streams.core.partition import Entry, Partition
 from streams.core.rows import Ordered, Rows
 from streams.core.turn import Output, Turn
 from streams.core.wide import WideMachine, fold

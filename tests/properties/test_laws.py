@@ -12,7 +12,8 @@ from schemas.envelope import BROADCAST_KEY, Cause, Evidence, Numbering, Position
 from schemas.states import DeviceRow, FleetSumsRow, PartitionRow, Policy, Totals
 from streams.core import certificate, device
 from streams.core.deadlines import Deadlines
-from streams.core.machine import Entry, Partition, fold
+from streams.core.machine import fold
+from streams.core.partition import Entry, Partition
 from streams.core.turn import Output
 from tests.helpers.fleets import ARTEFACT
 from tests.helpers.folding import START, facts, fingerprint, scan_of

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from schemas import codec, events
 from schemas.envelope import BROADCAST_KEY, Evidence, Numbering
 from schemas.states import DeviceRow, PartitionRow, Policy
-from streams.core import certificate, machine, retirement, rotation
+from streams.core import certificate, retirement, rotation
 from streams.core.deadlines import Deadlines
 from streams.core.device import MACHINE
-from streams.core.machine import Entry, Partition, fold
+from streams.core.machine import fold
+from streams.core.partition import Entry, Folded, Partition
 from tests.helpers.folding import START, facts, fingerprint, scan_of
 from tests.properties.test_laws import POLICY, entries, histories, keyed
 
@@ -60,7 +61,7 @@ class Stepped:
             0, PartitionRow(policy=POLICY), self.rows.get, Deadlines(), scan_of(self.rows)
         )
 
-    def fold(self, entry: Entry) -> machine.Folded[DeviceRow]:
+    def fold(self, entry: Entry) -> Folded[DeviceRow]:
         """Fold one entry; no step raises."""
         folded = fold(MACHINE, self.partition, [entry])
         assert folded.set_aside == 0, folded.outputs

@@ -13,7 +13,8 @@ from schemas.states import DeviceRow, PartitionRow
 from schemas.topics import DEVICE_EVENTS, FLEET_EVENTS
 from streams.core import certificate, device, fleet, ring, wide
 from streams.core.deadlines import Deadlines
-from streams.core.machine import Entry, Partition, fold
+from streams.core.machine import fold
+from streams.core.partition import Entry, Partition
 from streams.core.rows import Ordered
 from streams.core.turn import Output
 from tests.helpers.fleets import DAY, HOUR, NOON, update

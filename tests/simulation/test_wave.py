@@ -10,7 +10,8 @@ from schemas.states import Idle, PartitionRow
 from streams.core import certificate
 from streams.core.deadlines import Deadlines
 from streams.core.device import MACHINE
-from streams.core.machine import Partition, fold
+from streams.core.machine import fold
+from streams.core.partition import Partition
 from tests.simulation.world import POLICY, World
 
 DEVICES = 1_000

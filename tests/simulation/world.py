@@ -15,7 +15,8 @@ from schemas.states import DeviceRow, PartitionRow, Policy
 from streams.core import certificate
 from streams.core.deadlines import Deadlines
 from streams.core.device import MACHINE
-from streams.core.machine import Entry, Partition, fold
+from streams.core.machine import fold
+from streams.core.partition import Entry, Partition
 from streams.core.turn import Output
 
 START = 1_800_000_000_000

@@ -8,7 +8,7 @@ from schemas.decisions import DecisionName, Severity
 from schemas.reasons import Reason
 from schemas.states import PartitionRow, Totals
 from streams.core.device import count
-from streams.core.machine import Folded
+from streams.core.partition import Folded
 from streams.core.rotation import NAMES
 from streams.core.turn import Turn
 from streams.engine.table import Standing
