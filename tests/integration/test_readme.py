@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,31 @@ def test_a_device_reports(stack: RunningStack, home: Path) -> None:
     ]
     assert reports
     assert cbor2.loads(reports[0].payload)["body"] == {"celsius": 21.5}
+
+
+def test_a_device_is_watched(stack: RunningStack, home: Path) -> None:
+    """The asyncio example registers, and prints that the device came."""
+    running = subprocess.Popen(
+        [sys.executable, "-c", block(stack, "python", "Connection(")],
+        cwd=home,
+        env=environment(stack),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert running.stdout is not None
+        said = running.stdout
+
+        def come_and_go() -> bool:
+            """Give the device something to be watched doing; tell whether it was seen."""
+            run(stack, home, sys.executable, "-c", block(stack, "python", "Agent("))
+            return bool(select.select([said], [], [], 1)[0])
+
+        until(come_and_go, within=60, describe="the example prints")
+        assert said.readline().startswith("status ")
+    finally:
+        running.kill()
+        running.wait()
 
 
 def test_an_operator_rotates(stack: RunningStack, home: Path) -> None:
