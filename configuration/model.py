@@ -107,6 +107,14 @@ class Worker(Section):
         ge=1,
         le=1_000_000,
     )
+    room_mebibytes: int = key(
+        64,
+        "a worker ends where less is free on the volume of its rows, before a full disk ends it",
+        "MiB",
+        restart=WORKERS,
+        ge=1,
+        le=1_048_576,
+    )
 
 
 class Issuer(Section):

@@ -14,6 +14,7 @@ from configuration.model import Configuration
 from schemas import topics
 from streams import logs
 from streams.app import Settings, create
+from streams.engine.failure import EngineFailed, fail
 from streams.engine.memory import collect_rarely
 
 EXAMPLES = """examples:
@@ -34,6 +35,7 @@ OPTIONS = {
     "--commit-seconds": "worker.commitInterval",
     "--stall-seconds": "worker.stallTimeout",
     "--batch-max": "worker.batchMax",
+    "--room-mebibytes": "worker.roomMebibytes",
 }
 
 
@@ -47,7 +49,10 @@ def main(argv: list[str] | None = None) -> None:
     except topics.WrongTopics as error:
         sys.exit(f"error: {error}")
     collect_rarely()
-    app = create(settings)
+    try:
+        app = create(settings)
+    except EngineFailed as error:
+        fail(error)
     sys.argv = sys.argv[:1]
     faust.Worker(app, override_logging=False, redirect_stdouts=False).execute_from_commandline()
 
@@ -78,6 +83,7 @@ def _settings(configuration: Configuration) -> Settings:
         session_timeout_seconds=kafka.session_timeout,
         commit_seconds=worker.commit_interval,
         batch_max=worker.batch_max,
+        room_mebibytes=worker.room_mebibytes,
         stall_seconds=worker.stall_timeout,
     )
 

@@ -11,6 +11,7 @@ from faust.types import TP
 
 from protocols.exposition import Endpoint, Registry
 from schemas.metrics.metric import FLEETS_MAX
+from streams.engine import room
 from streams.engine.program import Program
 from streams.engine.table import Place
 from streams.engine.transport import BatchTransport
@@ -22,7 +23,10 @@ from streams.programs import PROGRAMS
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a worker is started. Spans are seconds; `metrics_port` zero means no endpoint."""
+    """How a worker is started. Spans are seconds; `metrics_port` zero means no endpoint.
+
+    With less than `room_mebibytes` free on the volume of `data_dir` the worker ends.
+    """
 
     bootstrap: str = "127.0.0.1:9092"
     data_dir: Path = Path("var/worker")
@@ -36,11 +40,17 @@ class Settings:
     commit_seconds: float = 1.0
     batch_max: int = 20_000
     stall_seconds: float = 60.0
+    room_mebibytes: int = room.ROOM_BYTES_MIN >> 20
 
 
 def create(settings: Settings, programs: Sequence[Program[Any]] = PROGRAMS) -> faust.App:
-    """Compose the application. Nothing is connected before it starts."""
+    """Compose the application. Nothing is connected before it starts.
+
+    Raises EngineFailed where the disk is full.
+    """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    room_min = settings.room_mebibytes << 20
+    room.check(settings.data_dir, room_min)
     brokers = [f"kafka://{one}" for one in settings.bootstrap.split(",")]
     instance = _instance(settings.data_dir)
     app = faust.App(
@@ -62,9 +72,12 @@ def create(settings: Settings, programs: Sequence[Program[Any]] = PROGRAMS) -> f
         web_enabled=False,
     )
     app.transport = BatchTransport([*app.conf.broker], app, loop=app.loop)
-    place = Place(settings.bootstrap, settings.application, settings.data_dir, settings.snapshots)
+    place = Place(
+        settings.bootstrap, settings.application, settings.data_dir, settings.snapshots, room_min
+    )
     registry = Registry()
     meter = PrometheusMeter(registry, settings.metrics_fleets_max)
+    meter.volume(lambda: room.free(settings.data_dir))
     for program in programs:
         _run(app, settings, program, place, meter)
 

@@ -73,6 +73,7 @@ class PrometheusMeter:
         self._fleets = FleetLabels(fleets_max)
         self.standings = Standings(self._fleets.of)
         registry.register(self.standings)
+        self._free = registry.gauge(metrics.VOLUME_FREE)
 
     def of(self, program: str, end: Callable[[int], int | None]) -> "ProgramMeter":
         """Return the meter of one program; `end` gives the end of a partition of its log."""
@@ -81,6 +82,10 @@ class PrometheusMeter:
     def watch(self, program: str, standstill: Callable[[], float]) -> None:
         """Show how long a program has stood still, as its watchdog sees it."""
         self._standstill.labels(program).set_function(standstill)
+
+    def volume(self, free: Callable[[], int]) -> None:
+        """Show how many bytes are free, whenever somebody asks."""
+        self._free.set_function(free)
 
     def applied(self, program: str, partition: int, folded: Folded[Any], seconds: float) -> None:
         """Count one batch."""

@@ -19,6 +19,8 @@ WILDCARDS = {"0.0.0.0": HOST, "::": "::1"}  # noqa: S104 - where to knock, not t
 """Where a listener on every address is reached."""
 KAFKA_ROOM_MIN = 64 << 20
 """A Kafka that meets a full disk in the middle of a write dies, and cannot recover without room."""
+WORKER_ROOM_MIN = 96 << 20
+"""More than Kafka's and than the worker itself wants: on one volume the workers stop first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +167,20 @@ def _door(layout: Layout, name: str, own: Coap | Est) -> dict[str, object]:
 
 
 def _worker(layout: Layout, number: int) -> Process:
-    port = layout.metrics_port + 20 + number
+    port, data_dir = layout.metrics_port + 20 + number, layout.data_dir / f"worker-{number}"
+    data_dir.mkdir(parents=True, exist_ok=True)
     options: dict[str, object] = {
-        "--data-dir": layout.data_dir / f"worker-{number}",
+        "--data-dir": data_dir,
         "--snapshots": layout.snapshots,
         "--metrics-port": port,
     }
-    argv = _python(layout, "streams", "worker", options)
-    return Process(f"worker-{number}", argv, lambda: listens(port))
+    return Process(
+        f"worker-{number}",
+        _python(layout, "streams", "worker", options),
+        lambda: listens(port),
+        volume=data_dir,
+        room_min=WORKER_ROOM_MIN,
+    )
 
 
 def _suited(layout: Layout) -> dict[str, str]:

@@ -119,6 +119,8 @@ class Child:
         )
         if full:
             self._ending = asyncio.create_task(self._end())
+            if self.state == WAITING:  # it ended by itself before
+                self._enter(FULL)
         if not full and self.state == FULL:
             self._enter(WAITING)
             self._hurry.set()

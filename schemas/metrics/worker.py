@@ -267,5 +267,13 @@ STANDSTILL = Metric(
     ("program",),
 )
 
+VOLUME_FREE = Metric(
+    _WORKER,
+    "gauge",
+    "stream_volume_free_bytes",
+    "bytes",
+    "Bytes that are free on the volume of the rows; a worker ends below worker.roomMebibytes.",
+)
+
 METRICS: tuple[Metric, ...] = tuple(one for one in list(globals().values()) if type(one) is Metric)
 """All of them, in the order of this file."""

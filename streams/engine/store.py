@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
 
+import structlog
 from rocksdict import Options, Rdict, WriteBatch, WriteOptions
 
 from streams.engine.failure import EngineFailed
 
+log = structlog.get_logger()
 POSITION_KEY = b"\x00position"
 """Holds topic id and next changelog offset. No row's key begins with a zero byte."""
 MEMORY_BYTES_MAX = 16 * 1024 * 1024
@@ -93,13 +95,16 @@ class Store:
 
     def clear(self) -> None:
         """Throw everything away."""
-        self._db.close()
+        self.close()
         shutil.rmtree(self._path)
         self._db = self._open()
 
     def close(self) -> None:
-        """Flush and close."""
-        self._db.close()
+        """Flush and close. What a full disk does not take is read from the changelog again."""
+        try:
+            self._db.close()
+        except Exception as error:  # rocksdict raises no narrower one
+            log.warning("store.not_flushed", error=str(self._failed("flushed", error)))
 
     def _from(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
         for key, value in self._db.items(from_key=first) if first else self._db.items():

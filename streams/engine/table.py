@@ -35,7 +35,7 @@ from schemas.states import PARTITION_KEY, PartitionRow
 from streams.core.deadlines import Deadlines
 from streams.core.partition import Folded, Partition
 from streams.core.turn import Output
-from streams.engine import faults, snapshot
+from streams.engine import faults, room, snapshot
 from streams.engine.cache import Cache
 from streams.engine.changelog import BY_KEY, RECOVERY_SECONDS, Changelog, Messages
 from streams.engine.failure import EngineFailed
@@ -55,12 +55,13 @@ APPLICATION = "fleetcert"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker's partitions live."""
+    """Where a worker's partitions live, and how many bytes must be free there."""
 
     bootstrap: str
     group: str
     data_dir: Path
     snapshots: Path
+    room_min: int = room.ROOM_BYTES_MIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class TablePartition(Generic[R]):
 
     def __init__(self, program: Program[R], number: int, place: Place) -> None:
         self._program, self.number, self._place = program, number, place
+        room.check(place.data_dir, place.room_min)
         self._changelog = Changelog(place.bootstrap, program.table, number, APPLICATION)
         self._store = Store(place.data_dir / program.table / str(number))
         self._cache: Cache[R] = Cache(CACHED_ROWS_MAX)
@@ -122,6 +124,7 @@ class TablePartition(Generic[R]):
 
     def apply(self, records: Sequence[Input]) -> Folded[R]:
         """Apply a batch in the write order. Raises EngineFailed; the process must then end."""
+        room.check(self._place.data_dir, self._place.room_min)
         faults.point("engine:before-step")
         fresh, skipped = self._fresh(records)
         if not fresh:

@@ -44,6 +44,19 @@ async def test_haste_ends_the_wait(tmp_path: Path) -> None:
         await until_async(lambda: child.restarts == 5, within=back_off(4) / 2)
 
 
+async def test_a_process_that_ended_for_want_of_room_waits_for_it(tmp_path: Path) -> None:
+    """It had noticed first; it is not tried again while its volume is full."""
+    process = Process("ends", ENDS, lambda: False, volume=tmp_path, room_min=1 << 62)
+    async with kept(process, tmp_path) as child:
+        await until_async(lambda: child.restarts == 4 and child.state == WAITING)
+        child.look_for_room()
+        assert child.state == FULL
+        child.hurry()
+        child.process = replace(process, room_min=1)
+        child.look_for_room()
+        await until_async(lambda: child.restarts == 5, within=back_off(4) / 2)
+
+
 async def test_a_full_volume_stops_the_process_until_there_is_room(tmp_path: Path) -> None:
     """It is stopped with an alarm that says what to do, not started while full, then by itself."""
     process = Process("sleeps", SLEEPS, lambda: True, volume=tmp_path, room_min=1)

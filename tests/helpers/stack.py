@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,13 +87,16 @@ class RunningStack:
 
 @contextlib.contextmanager
 def running_stack(
-    directory: Path, partitions: int = 2, kafka_volume_mib: int = 0, config: Path | None = None
+    directory: Path,
+    partitions: int = 2,
+    volumes: Mapping[str, int] | None = None,
+    config: Path | None = None,
 ) -> Iterator[RunningStack]:
     """Start a stack on free ports; stop it at the end and see that it ended well.
 
     What `config` says holds, but for the ports.
 
-    With `kafka_volume_mib` Kafka's data is on a volume of that size, see `seen_inside`.
+    `volumes` are folders of the stack that are volumes of so many MiB, see `seen_inside`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     ports = free_ports(8)
@@ -112,8 +115,8 @@ def running_stack(
     )
     log = (directory / "supervisor.log").open("ab")
     command = _command(layout) + (["--config", str(config)] if config else [])
-    if kafka_volume_mib:
-        command = _on_a_volume(layout.kafka_dir / "data", kafka_volume_mib, command)
+    if volumes:
+        command = _on_volumes({directory / name: mib for name, mib in volumes.items()}, command)
     running = subprocess.Popen(command, stdout=log, stderr=log)
     stack = RunningStack(layout)
     try:
@@ -131,12 +134,16 @@ def running_stack(
     assert code == 0, (directory / "supervisor.log").read_text()
 
 
-def _on_a_volume(path: Path, mib: int, command: list[str]) -> list[str]:
-    """Return the command that runs in a mount namespace with a volume of its own; wants no root."""
-    path.mkdir(parents=True)
-    mount = 'mount -t tmpfs -o size="$1"m fleetcert "$2" && shift 2 && exec "$@"'
+def _on_volumes(volumes: Mapping[Path, int], command: list[str]) -> list[str]:
+    """Return the command that runs in a mount namespace with volumes of its own; no root."""
+    words = []
+    for path, mib in volumes.items():
+        path.mkdir(parents=True)
+        words += [str(mib), str(path.resolve())]
+    mount = 'mount -t tmpfs -o size="$1"m fleetcert "$2"; shift 2'
+    script = f'while [ "$1" != -- ]; do {mount}; done; shift; exec "$@"'
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    return [*namespace, "sh", "-ec", mount, "sh", str(mib), str(path.resolve()), *command]
+    return [*namespace, "sh", "-ec", script, "sh", *words, "--", *command]
 
 
 def _metrics_port() -> int:
