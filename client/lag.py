@@ -3,6 +3,7 @@
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from client.kafka import settings
+from streams.engine.log import bounds_of
 
 ASK_SECONDS = 3.0
 
@@ -18,15 +19,10 @@ def lag(bootstrap: str, group: str, topic: str) -> dict[int, int]:
         places = [TopicPartition(topic, one) for one in listed]
         found = consumer.committed(places, timeout=ASK_SECONDS)
         return {
-            one.partition: _high(consumer, one) - max(0, one.offset)
+            one.partition: bounds_of(consumer, one, ASK_SECONDS).high - max(0, one.offset)
             for one in sorted(found, key=lambda one: one.partition)
         }
     except KafkaException:
         return {}
     finally:
         consumer.close()
-
-
-def _high(consumer: Consumer, where: TopicPartition) -> int:
-    _, high = consumer.get_watermark_offsets(where, timeout=ASK_SECONDS)
-    return int(high)

@@ -17,7 +17,7 @@ from schemas import codec
 from schemas.partition import partition_of
 from schemas.topics import DECISIONS
 from streams.engine.failure import EngineFailed
-from streams.engine.log import read_to_end
+from streams.engine.log import bounds_of, read_to_end
 
 FOLLOW_MAX = 500
 FOLLOW_SECONDS = 0.2
@@ -163,7 +163,7 @@ class Reader:
         seconds = self._timeouts.connect_seconds
         try:
             return {
-                one: self._ask().get_watermark_offsets(TopicPartition(topic, one), seconds)[1]
+                one: bounds_of(self._ask(), TopicPartition(topic, one), seconds).high
                 for one in numbers
             }
         except KafkaException as error:

@@ -122,6 +122,8 @@ class IssuerProcess:
         where = self._assigned
         try:
             committed = self._consumer.committed(where, timeout=REQUEST_SECONDS)[0]
+            # a consumer remembers that a partition had no leader until it is told to look
+            self._consumer.list_topics(where[0].topic, timeout=REQUEST_SECONDS)
             first, _ = self._consumer.get_watermark_offsets(where[0], timeout=REQUEST_SECONDS)
         except KafkaException as error:
             log.warning("issuer.kafka_away", error=str(error))

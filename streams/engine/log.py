@@ -53,11 +53,30 @@ def bounds(bootstrap: str, topic: str, partition: int) -> Bounds:
     """Return where the partition begins and ends. Raises EngineFailed."""
     consumer = _consumer(bootstrap)
     try:
-        return _bounds(consumer, TopicPartition(topic, partition))
+        return bounds_of(consumer, TopicPartition(topic, partition))
     except KafkaException as error:
         raise EngineFailed(f"cannot ask for {topic}[{partition}]: {error}") from error
     finally:
         consumer.close()
+
+
+def bounds_of(consumer: Consumer, where: TopicPartition, within: float = REQUEST_SECONDS) -> Bounds:
+    """Ask until the partition has a leader that answers, at most `within` seconds.
+
+    A consumer whose first look at a partition finds no leader never looks again by itself: each
+    later request fails at once from what it remembers. So it is told to look. Raises
+    KafkaException.
+    """
+    until = time.monotonic() + within
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(where, timeout=within)
+            return Bounds(low, high)
+        except KafkaException as error:
+            if error.args[0].code() not in PASSING or time.monotonic() > until:
+                raise
+        time.sleep(PASSING_SECONDS)
+        consumer.list_topics(where.topic, timeout=within)
 
 
 def committed(bootstrap: str, group: str, topic: str, partition: int) -> int | None:
@@ -124,22 +143,9 @@ def _consumer(bootstrap: str, group: str = "unused") -> Consumer:
     )
 
 
-def _bounds(consumer: Consumer, where: TopicPartition) -> Bounds:
-    """Ask until the partition has a leader that answers, at most REQUEST_SECONDS."""
-    until = time.monotonic() + REQUEST_SECONDS
-    while True:
-        try:
-            low, high = consumer.get_watermark_offsets(where, timeout=REQUEST_SECONDS)
-            return Bounds(low, high)
-        except KafkaException as error:
-            if error.args[0].code() not in PASSING or time.monotonic() > until:
-                raise
-            time.sleep(PASSING_SECONDS)
-
-
 def _read(consumer: Consumer, where: TopicPartition, start: int, within: float) -> Iterator[Chunk]:
     until = time.monotonic() + within
-    end = _bounds(consumer, where)
+    end = bounds_of(consumer, where)
     first = start if end.low <= start <= end.high else OFFSET_BEGINNING
     consumer.assign([TopicPartition(where.topic, where.partition, first)])
     following, ended = start, False

@@ -15,6 +15,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from streams.engine.failure import EngineFailed, fail
+from streams.engine.log import bounds_of
 
 log = structlog.get_logger()
 
@@ -74,9 +75,7 @@ class Watchdog:
         standing = self._standing(stands if owned else self._committed(consumer), now)
         self.standstill_seconds = max((now - since for _, since in standing.values()), default=0.0)
         for number, (at, since) in standing.items():
-            _, end = consumer.get_watermark_offsets(
-                TopicPartition(self._topic, number), timeout=ANSWER_SECONDS
-            )
+            end = bounds_of(consumer, TopicPartition(self._topic, number), ANSWER_SECONDS).high
             if now - since > self._stall_seconds:
                 whose = "its partition" if owned else "its group's partition"
                 fail(

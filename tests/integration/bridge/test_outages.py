@@ -10,6 +10,22 @@ from tests.helpers.wait import until_async
 from tests.integration.bridge.rig import HOUR_MS, Bridge, Rig, all_recorded, install, now
 
 
+async def test_kafka_may_die_at_the_moment_of_the_assignment(rig: Rig) -> None:
+    """The bridge that has just got its buckets waits for Kafka, and does not abort."""
+    started = await rig.owning_bridge("bridge-a")
+    rig.kafka.kill()
+    rig.kafka.start()
+    async with rig.device("early-1") as device:
+
+        async def heard() -> bool:
+            await device.report(1)
+            return 1 in device.recorded
+
+        await until_async(heard, within=20, describe=started.text)
+    assert started.process.poll() is None, started.text()
+    assert started.end() == 0, started.text()
+
+
 async def test_nothing_is_recorded_while_kafka_stands_still(rig: Rig, alone: Bridge) -> None:
     """The bridge has the messages, the device is told of none, until Kafka goes on."""
     async with rig.device("patient-1") as device:
