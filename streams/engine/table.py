@@ -79,6 +79,7 @@ class TablePartition(Generic[R]):
 
     def __init__(self, program: Program[R], number: int, place: Place) -> None:
         self._program, self.number, self._place = program, number, place
+        place.data_dir.mkdir(parents=True, exist_ok=True)
         room.check(place.data_dir, place.room_min)
         self._changelog = Changelog(place.bootstrap, program.table, number, APPLICATION)
         self._store = Store(place.data_dir / program.table / str(number))
