@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import math
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, get_args
@@ -28,6 +30,7 @@ METADATA_SECONDS = 2.0
 BATCH_MAX = 500
 DELIVERIES_MAX = 100
 """Commands on their way to the broker at once."""
+FENCED_AGAIN_SECONDS = 60.0
 COMMANDS = get_args(Command)
 
 
@@ -47,6 +50,10 @@ class GroupSettings:
     heartbeat_seconds: float = 10.0
 
 
+class Fenced(Exception):
+    """Kafka knows another member by this bridge's name; the consumer is of no more use."""
+
+
 class Owner:
     """Commands and bucket ownership, through one consumer group."""
 
@@ -55,24 +62,32 @@ class Owner:
         self._loop = asyncio.get_running_loop()
         self._owned: set[int] = set()
         self._partitions = 0
-        milliseconds = int(settings.session_timeout_seconds * 1000)
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": settings.bootstrap,
-                "group.id": settings.group,
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-                "session.timeout.ms": milliseconds,
-                "heartbeat.interval.ms": milliseconds // 4,
-                "fetch.wait.max.ms": 50,
-                "reconnect.backoff.max.ms": 1_000,
-                **({"group.instance.id": settings.instance} if settings.instance else {}),
-            }
-        )
+        self._consumer = _member(settings)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Deliver commands until `stopping`, then leave the group."""
+        """Deliver commands until `stopping`, then leave the group.
+
+        A member that Kafka takes for a stranger under its own name joins once more: so it is when
+        Kafka was killed after it had answered a join and before it had written it down. Told so
+        again within FENCED_AGAIN_SECONDS, another bridge has this name: raises SystemExit.
+        """
+        fenced = -math.inf
+        while not stopping.is_set():
+            try:
+                await self._take_part(stopping)
+            except Fenced as error:
+                before, fenced = fenced, time.monotonic()
+                again = fenced - before < FENCED_AGAIN_SECONDS
+                log.warning("bridge.fenced", error=str(error), ends=again)
+                if again:
+                    log.error("bridge.name_taken", bridge_id=self._settings.instance)
+                    raise SystemExit(EXIT_FATAL) from error
+                await asyncio.to_thread(self._consumer.close)
+                self._consumer = _member(self._settings)
+        await asyncio.to_thread(self._consumer.close)
+
+    async def _take_part(self, stopping: asyncio.Event) -> None:
+        """Be a member of the group until `stopping`. Raises Fenced."""
         await self._await_topic(stopping)
         self._consumer.subscribe(
             [DEVICE_COMMANDS], on_assign=self._assigned, on_revoke=self._revoked
@@ -84,7 +99,6 @@ class Owner:
                 await asyncio.gather(*(self._deliver(one) for one in part))
             if taken:
                 await asyncio.to_thread(self._commit, taken)
-        await asyncio.to_thread(self._consumer.close)
 
     async def _await_topic(self, stopping: asyncio.Event) -> None:
         """Learn the partition count, fixed at creation, once Kafka and the topic are there.
@@ -217,14 +231,32 @@ async def live(
             raise result
 
 
+def _member(settings: GroupSettings) -> Consumer:
+    """Return a consumer of the commands that is to join the bridges' group."""
+    milliseconds = int(settings.session_timeout_seconds * 1000)
+    return Consumer(
+        {
+            "bootstrap.servers": settings.bootstrap,
+            "group.id": settings.group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "session.timeout.ms": milliseconds,
+            "heartbeat.interval.ms": milliseconds // 4,
+            "fetch.wait.max.ms": 50,
+            "reconnect.backoff.max.ms": 1_000,
+            **({"group.instance.id": settings.instance} if settings.instance else {}),
+        }
+    )
+
+
 def _sound(messages: list[Message]) -> list[Message]:
-    """Return the records among what was consumed; raises SystemExit on an error for good."""
+    """Return the records among what was consumed. Raises Fenced."""
     for one in messages:
         error = one.error()
         if error is None:
             continue
         log.warning("kafka.error", error=str(error))
         if error.fatal() or error.code() == KafkaError._FATAL:
-            # another bridge has this name, or a join was answered while Kafka went away
-            raise SystemExit(EXIT_FATAL)
+            raise Fenced(str(error))
     return [one for one in messages if one.error() is None]

@@ -4,10 +4,22 @@ import asyncio
 import json
 import signal
 
+from confluent_kafka import Consumer, TopicPartition
+
 from protocols.mqtt import EXACTLY_ONCE
 from schemas.events import DeviceReported
-from tests.helpers.wait import until_async
-from tests.integration.bridge.rig import HOUR_MS, Bridge, Rig, all_recorded, install, now
+from schemas.topics import DEVICE_COMMANDS
+from tests.helpers.wait import until, until_async
+from tests.integration.bridge.rig import (
+    BUCKETS,
+    HOUR_MS,
+    SESSION_TIMEOUT_SECONDS,
+    Bridge,
+    Rig,
+    all_recorded,
+    install,
+    now,
+)
 
 
 async def test_kafka_may_die_at_the_moment_of_the_assignment(rig: Rig) -> None:
@@ -24,6 +36,56 @@ async def test_kafka_may_die_at_the_moment_of_the_assignment(rig: Rig) -> None:
         await until_async(heard, within=20, describe=started.text)
     assert started.process.poll() is None, started.text()
     assert started.end() == 0, started.text()
+
+
+async def test_a_bridge_that_is_fenced_joins_again_under_its_name(rig: Rig, alone: Bridge) -> None:
+    """Kafka knows another member by its name, once: it has its buckets back by itself."""
+    fence(rig, "bridge-a")
+    async with rig.device("fenced-1") as device:
+
+        async def heard() -> bool:
+            await device.report(1)
+            return 1 in device.recorded
+
+        await until_async(
+            lambda: "bridge.fenced" in alone.text() and alone.owned() == BUCKETS,
+            within=20,
+            describe=alone.text,
+        )
+        await until_async(heard, within=20, describe=alone.text)
+    assert alone.process.poll() is None, alone.text()
+
+
+async def test_of_two_bridges_of_one_name_one_ends_and_says_why(rig: Rig) -> None:
+    """They fence each other, until one has heard it twice; the other has the buckets."""
+    rig.end_the_bridge()
+    twins = [await rig.owning_bridge("bridge-twin"), Bridge(rig, "bridge-twin")]
+    await until_async(
+        lambda: any(one.process.poll() is not None for one in twins),
+        within=30,
+        describe=lambda: "\n".join(one.text() for one in twins),
+    )
+    ended, stays = sorted(twins, key=lambda one: one.process.poll() is None)
+    assert ended.process.poll() == 3, ended.text()
+    assert "bridge.name_taken" in ended.text()
+    await until_async(lambda: stays.owned() == BUCKETS, within=20, describe=stays.text)
+    assert stays.end() == 0, stays.text()
+
+
+def fence(rig: Rig, name: str) -> None:
+    """Join the bridges' group under a bridge's name, and go."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": rig.kafka.bootstrap,
+            "group.id": "mqtt-bridges",
+            "group.instance.id": name,
+            "session.timeout.ms": int(SESSION_TIMEOUT_SECONDS * 1000),
+        }
+    )
+    joined: list[TopicPartition] = []
+    consumer.subscribe([DEVICE_COMMANDS], on_assign=lambda _, given: joined.extend(given))
+    until(lambda: bool(consumer.poll(0.1) or joined), within=20, describe="joined under its name")
+    consumer.close()
 
 
 async def test_nothing_is_recorded_while_kafka_stands_still(rig: Rig, alone: Bridge) -> None:
