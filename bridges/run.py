@@ -77,10 +77,9 @@ class Owner:
                 await self._take_part(stopping)
             except Fenced as error:
                 before, fenced = fenced, time.monotonic()
-                again = fenced - before < FENCED_AGAIN_SECONDS
-                log.warning("bridge.fenced", error=str(error), ends=again)
-                if again:
-                    log.error("bridge.name_taken", bridge_id=self._settings.instance)
+                log.warning("bridge.fenced", error=str(error))
+                if fenced - before < FENCED_AGAIN_SECONDS:
+                    log.error("bridge.name_taken", bridge=self._settings.instance)
                     raise SystemExit(EXIT_FATAL) from error
                 await asyncio.to_thread(self._consumer.close)
                 self._consumer = _member(self._settings)
