@@ -7,8 +7,8 @@ the machine sends what is pending when a session opens.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import get_args
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, get_args
 
 import structlog
 from confluent_kafka import (
@@ -26,23 +26,27 @@ from schemas.topics import DEVICE_COMMANDS
 
 log = structlog.get_logger()
 COMMANDS = get_args(Command)
+NOTHING: Mapping[str, tuple[type, ...]] = {}
 BATCH_MAX = 500
 METADATA_SECONDS = 5.0
 AWAY_SECONDS = 1.0
 
 
 class AllCommands:
-    """A consumer of the whole topic."""
+    """A consumer of whole topics: `device.commands`, and further ones with words for this door."""
 
     def __init__(
         self,
         bootstrap: str,
-        deliver: Callable[[Command], Awaitable[None]],
+        deliver: Callable[[Any], Awaitable[None]],
         caught_up: asyncio.Event,
         name: str,
+        further: Mapping[str, tuple[type, ...]] = NOTHING,
     ) -> None:
+        """Deliver commands, and of each further topic the records of these types."""
         self._deliver, self._caught_up = deliver, caught_up
-        self._behind: set[int] = set()
+        self._topics = {DEVICE_COMMANDS: COMMANDS, **further}
+        self._behind: set[tuple[str, int]] = set()
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -66,23 +70,25 @@ class AllCommands:
         await asyncio.to_thread(self._consumer.close)
 
     def _assign(self) -> bool:
-        """Take every partition from its beginning; tell whether Kafka and the topic were there."""
+        """Take every partition from its beginning; tell whether Kafka and the topics were there."""
         try:
-            listed = self._consumer.list_topics(DEVICE_COMMANDS, timeout=METADATA_SECONDS)
+            listed = self._consumer.list_topics(timeout=METADATA_SECONDS).topics
         except KafkaException as error:
             log.warning("kafka.away", error=str(error))
             return False
-        self._behind = set(listed.topics[DEVICE_COMMANDS].partitions)
+        if any(one not in listed or not listed[one].partitions for one in self._topics):
+            return False
+        self._behind = {(one, part) for one in self._topics for part in listed[one].partitions}
         self._consumer.assign(
-            [TopicPartition(DEVICE_COMMANDS, one, OFFSET_BEGINNING) for one in self._behind]
+            [TopicPartition(topic, part, OFFSET_BEGINNING) for topic, part in self._behind]
         )
-        return bool(self._behind)
+        return True
 
     async def _take(self, message: Message) -> None:
         error = message.error()
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:
-                self._behind.discard(message.partition())
+                self._behind.discard((message.topic() or "", message.partition() or 0))
                 if not self._behind:
                     self._caught_up.set()
             else:
@@ -93,5 +99,5 @@ class AllCommands:
         except codec.Undecodable as problem:  # the MQTT bridge keeps it in a dead letter
             log.warning("command.undecodable", offset=message.offset(), error=str(problem))
             return
-        if isinstance(command, COMMANDS):
+        if isinstance(command, self._topics[message.topic() or ""]):
             await self._deliver(command)

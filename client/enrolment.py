@@ -19,13 +19,15 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from client.errors import FleetError
 from client.reader import Found
-from pki import facts, keys, registrar, requests
-from schemas.commands import SignFirstCertificate
+from pki import facts, invitation, keys, registrar, requests
+from schemas.commands import InviteDevice, SignFirstCertificate
+from schemas.envelope import DEVICE_ID
 from schemas.events import DeviceRegistered, SigningRefused
 from schemas.reasons import SENTENCES, Reason
 from schemas.states import DeviceRow
 
 ANSWER_SECONDS = 30.0
+INVITED_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,27 @@ def order(device_id: str, wanted: registrar.Order, by: Registrar) -> SignFirstCe
     """Return the signed order."""
     signed = registrar.order(wanted, by.certificate, by.key)
     return SignFirstCertificate(f"first-{secrets.token_hex(8)}", device_id, signed)
+
+
+def invitation_of(
+    device_id: str, device_type: str, protocols: tuple[str, ...], seconds: float, by: Registrar
+) -> tuple[str, InviteDevice]:
+    """Return a new token and the signed invitation that it is for. Raises FleetError."""
+    if not DEVICE_ID.fullmatch(device_id):
+        raise FleetError(f"{device_id} cannot be a device's id: {DEVICE_ID.pattern}")
+    longest = invitation.LIFETIME_MAX.total_seconds()
+    if not 0 < seconds <= longest:
+        raise FleetError(f"an invitation is good for at most {longest / 86_400:.0f} days")
+    token, at = invitation.new_token(), time.time_ns() // 1_000_000
+    invited = invitation.Invited(
+        device_id,
+        device_type,
+        protocols,
+        at,
+        at + int(seconds * 1_000),
+        invitation.verifier(device_id, token),
+    )
+    return token, InviteDevice(device_id, invitation.invite(invited, by.certificate, by.key))
 
 
 def answer(

@@ -27,6 +27,7 @@ from client.writer import Writer
 from pki.facts import device_id as named_device
 from pki.facts import load_certificate
 from schemas import topics
+from schemas.commands import InviteDevice
 from schemas.decisions import Decision
 from schemas.envelope import BROADCAST_KEY, Position
 from schemas.events import (
@@ -139,6 +140,37 @@ class Fleet:
         self._writer.send(topics.CERTIFICATE_REQUESTS, device_id.encode(), record)
         self.flush()
         return enrolment.answer(answers, record, wanted, within)
+
+    def invite(
+        self,
+        device_id: str,
+        device_type: str = "device",
+        protocols: tuple[str, ...] = ("mqtt",),
+        *,
+        registrar: Registrar,
+        seconds: float = enrolment.INVITED_SECONDS,
+    ) -> str:
+        """Let a device enrol by itself, once, at a door of EST; return its token.
+
+        The token is kept nowhere: whoever loses it invites anew, which ends the invitation of
+        before. Raises FleetError for a device that is registered.
+        """
+        if self.find(device_id) is not None:
+            raise FleetError(
+                f"{device_id} is registered; see `fleetcert device show {device_id}`, and "
+                f"`fleetcert device replace {device_id} NEW` where its key is lost"
+            )
+        token, word = enrolment.invitation_of(device_id, device_type, protocols, seconds, registrar)
+        self._send_invitation(word)
+        return token
+
+    def withdraw(self, device_id: str) -> None:
+        """End the invitation of a device, if it has one."""
+        self._send_invitation(InviteDevice(device_id, b""))
+
+    def _send_invitation(self, word: InviteDevice) -> None:
+        self._writer.send(topics.DEVICE_INVITATIONS, word.device_id.encode(), word)
+        self.flush()
 
     def write(self, one: Registration) -> None:
         """Hand a registration over; `flush` waits until Kafka has all of them."""

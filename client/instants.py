@@ -33,6 +33,14 @@ def parse(text: str, now: int) -> int:
     return int(at.timestamp() * 1000)
 
 
+def length(text: str) -> int:
+    """Return the span (milliseconds) that `30s`, `10m`, `2h` or `7d` means. Raises FleetError."""
+    span = _SPAN.fullmatch(text)
+    if span is None:
+        raise FleetError(f"{text!r} is no span: write 30s, 10m, 2h or 7d")
+    return int(span[1]) * _UNITS_MS[span[2]]
+
+
 def shown(at: int) -> str:
     """Return an instant as text, a dash for never."""
     if not at:

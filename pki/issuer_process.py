@@ -2,6 +2,8 @@
 
     read → fold, judge → write device.crl → publish → Kafka has it → commit
 
+What it answers to invited devices goes to `device.invitations` as well, where doors of EST read it.
+
 Rules of this file: the topic has one partition, so the consumer group makes one process active and
 the others stand by. On assignment the topic is read from its start: records below the committed
 offset are folded only, the others are answered. A crash anywhere gives the same answers again, byte
@@ -29,7 +31,7 @@ from pki import faults, issuer, ledger, revocation
 from pki.authority import Authority
 from pki.meter import Meter
 from schemas import codec, topics
-from schemas.commands import ForIssuer
+from schemas.commands import AnswerInvited, ForIssuer
 from schemas.decisions import DeadLetter
 from schemas.envelope import Position
 from schemas.events import (
@@ -46,6 +48,9 @@ POLL_SECONDS = 0.5
 REQUEST_SECONDS = 5.0
 TOLD_SECONDS = 10.0
 """While Kafka is away the log says so this often."""
+
+ANSWER = "answer:"
+"""What stands before the device id in the key of an answer on `device.invitations`."""
 
 log = structlog.get_logger("issuer")
 
@@ -85,6 +90,7 @@ class IssuerProcess:
         self._list_due_at = 0
         self._listed: revocation.Mark | None = None
         self._failures: list[str] = []
+        self._words: list[AnswerInvited] = []
         self._producer = Producer(_producing(settings))
         self._consumer = Consumer(_consuming(settings))
 
@@ -153,6 +159,10 @@ class IssuerProcess:
             faults.point("issuer:after-list")
         for message, answer in kept:
             self._publish(message, answer)
+        for word in self._words:
+            key = f"{ANSWER}{word.device_id}".encode()
+            self._produce(topics.DEVICE_INVITATIONS, key, word)
+        self._words.clear()
         if kept and self._flushed(stopping):
             faults.point("issuer:after-publish")
             self._commit(kept[-1][0])
@@ -194,6 +204,9 @@ class IssuerProcess:
         answer = ledger.answer(self._state, record, noted, at, self._ca, self._settings.policy)
         seconds = time.perf_counter() - started
         self._meter.judged(seconds)
+        word = ledger.told(record, answer)
+        if word is not None:
+            self._words.append(word)
         _tell(record, answer, offset, seconds)
         if isinstance(answer, CertificateIssued | DeviceRegistered):
             faults.point("issuer:after-sign")

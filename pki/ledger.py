@@ -11,15 +11,17 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pki import facts, issuer, registrar, revocation
+from pki import facts, invitation, issuer, registrar, requests, revocation
 from pki.authority import DeviceCA
 from pki.revocation import Revocation
 from schemas import codec
 from schemas.commands import (
+    AnswerInvited,
     ForIssuer,
     RevokeCertificate,
     SignCertificate,
     SignFirstCertificate,
+    SignInvited,
 )
 from schemas.events import (
     CertificateIssued,
@@ -33,6 +35,10 @@ REQUESTS_MAX = 100_000
 """How many request ids are remembered, to know a repeat from a second use of the id."""
 ORDER_REMEMBERED = datetime.timedelta(days=1)
 """How long an order of a first certificate is known when it comes again, and gives the same one."""
+SPENT_REMEMBERED = invitation.LIFETIME_MAX + datetime.timedelta(days=1)
+"""How long a used invitation is known: longer than any is good for."""
+SPENT_MAX = 100_000
+"""How many used invitations are known; beyond, nobody enrols by one until some are over."""
 BUCKETS_MAX = 100_000
 """How many devices' rates are remembered at once; full buckets are forgotten first."""
 NUMBER_SHIFT = 32
@@ -76,6 +82,14 @@ class Bucket:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """By which key an invitation was used, and when first (milliseconds)."""
+
+    spki_sha256: bytes
+    first_at: int
+
+
 @dataclass(slots=True)
 class State:
     """All that the issuer knows after the record before `next_offset`."""
@@ -87,6 +101,7 @@ class State:
     revoked_record_at: int = 0
     requests: dict[str, bytes] = field(default_factory=dict)
     ordered: dict[bytes, int] = field(default_factory=dict)
+    spent: dict[bytes, Spent] = field(default_factory=dict)
     fleet: Bucket | None = None
     devices: dict[str, Bucket] = field(default_factory=dict)
 
@@ -109,6 +124,8 @@ def note(state: State, record: ForIssuer, offset: int, at: int) -> issuer.Refusa
         return _revoke(state, record, offset, at)
     if isinstance(record, SignFirstCertificate):
         return _order(state, record, at)
+    if isinstance(record, SignInvited):
+        return _spend(state, record, at)
     return _admit(state, record, at)
 
 
@@ -134,6 +151,8 @@ def answer(
     elif isinstance(record, SignFirstCertificate):
         first_at = state.ordered[registrar.key_of(record)]
         judged = registrar.judge(record, ca, policy, first_at, at)
+    elif isinstance(record, SignInvited):
+        judged = invitation.judge(record, ca, policy, _first_at(state, record, at), at)
     else:
         judged = issuer.judge(record, ca, policy, state.revoked, at)
     if isinstance(judged, issuer.Refusal):
@@ -143,6 +162,23 @@ def answer(
     if isinstance(judged, DeviceRegistered):
         return judged
     return CertificateIssued(record.device_id, record.request_id, facts.facts(judged))
+
+
+def told(record: ForIssuer, given: Answer) -> AnswerInvited | None:
+    """Return what doors of EST are told of an answer: that to an invited device's request."""
+    if not isinstance(record, SignInvited) or isinstance(given, Unfit | CertificateRevoked):
+        return None
+    try:
+        asked = invitation.read(record.signed_order)
+        known = (asked.invited.verifier, asked.spki)
+    except requests.MalformedRequest:
+        known = (b"", b"")
+    certificate, reason, detail = b"", Reason.NONE.value, ""
+    if isinstance(given, SigningRefused):
+        reason, detail = given.reason, given.detail
+    else:
+        certificate = given.certificate.der
+    return AnswerInvited(record.request_id, record.device_id, *known, certificate, reason, detail)
 
 
 def crl(state: State, ca: DeviceCA, now: int) -> bytes:
@@ -220,6 +256,45 @@ def _order(state: State, record: SignFirstCertificate, at: int) -> issuer.Refusa
         return issuer.Refusal(Reason.MESSAGE_RATE, "the issuer's own rate limit")
     state.ordered[key] = at
     return None
+
+
+def _spend(state: State, record: SignInvited, at: int) -> issuer.Refusal | None:
+    """Note by which key an invitation is used: the first one that came with its token, for good.
+
+    What is not proven spends nothing, and is refused when it is judged.
+    """
+    while state.spent:
+        oldest = next(iter(state.spent))
+        if at - state.spent[oldest].first_at <= _ms(SPENT_REMEMBERED):
+            break
+        del state.spent[oldest]
+    try:
+        asked = invitation.read(record.signed_order)
+        spki = asked.spki
+    except requests.MalformedRequest:
+        return None
+    if not asked.proven:
+        return None
+    spent = state.spent.get(asked.invited.verifier)
+    if spent is not None:
+        if spent.spki_sha256 == spki:
+            return None
+        return issuer.Refusal(Reason.INVITATION_SPENT, "one key came with this token before")
+    if len(state.spent) >= SPENT_MAX:
+        return issuer.Refusal(Reason.MESSAGE_RATE, "too many invitations were used of late")
+    if not _within_limits(state, record.device_id, at):
+        return issuer.Refusal(Reason.MESSAGE_RATE, "the issuer's own rate limit")
+    state.spent[asked.invited.verifier] = Spent(spki, at)
+    return None
+
+
+def _first_at(state: State, record: SignInvited, at: int) -> int:
+    """Return when the invitation was used first, `at` where it was not."""
+    try:
+        spent = state.spent.get(invitation.read(record.signed_order).invited.verifier)
+    except requests.MalformedRequest:
+        return at
+    return spent.first_at if spent is not None else at
 
 
 def _within_limits(state: State, device_id: str, at: int) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import cbor2
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.x509.oid import NameOID
 
 from pki import cose, facts, issuer, keys, path, profile, requests
@@ -65,13 +65,7 @@ def read(signed: bytes) -> tuple[Order, cose.Sign1]:
         raise requests.MalformedRequest("an order has a CSR, a type, protocols and an instant")
     csr, device_type, protocols = content[CSR], content[DEVICE_TYPE], content[PROTOCOLS]
     at = content[ORDERED_AT]
-    sound = (
-        isinstance(csr, bytes)
-        and type(at) is int
-        and isinstance(protocols, list | tuple)
-        and len(protocols) <= PROTOCOLS_MAX
-        and all(_is_text(one) for one in (device_type, *protocols))
-    )
+    sound = isinstance(csr, bytes) and type(at) is int and is_description(device_type, protocols)
     if not sound:
         raise requests.MalformedRequest("a part of the order has the wrong type, or is too long")
     return Order(csr, device_type, tuple(protocols), at), message
@@ -111,8 +105,24 @@ def judge(
             Reason.CLOCK_OFF,
             "ordered_at lies too far from the record's broker time",
         ),
+    )
+    for holds, reason, why in checks:
+        if not holds:
+            return issuer.Refusal(reason, why)
+    refusal = unfit(record.device_id, csr, key)
+    if refusal is not None:
+        return refusal
+    described = (wanted.device_type, wanted.protocols)
+    return registered(record.device_id, key, described, name_of(signer), ca, policy, first_at)
+
+
+def unfit(
+    device_id: str, csr: x509.CertificateSigningRequest, key: PublicKeyTypes
+) -> issuer.Refusal | None:
+    """Return why a CSR is not one for the device's first certificate; the first violation."""
+    checks = (
         (
-            facts.device_id(csr.subject, csr.extensions) == record.device_id,
+            facts.device_id(csr.subject, csr.extensions) == device_id,
             Reason.WRONG_SUBJECT,
             "the CSR does not name the device",
         ),
@@ -123,39 +133,60 @@ def judge(
             "the key did not sign the CSR",
         ),
     )
-    for holds, reason, why in checks:
-        if not holds:
-            return issuer.Refusal(reason, why)
-    request_id = f"first-{record.device_id}-{keys.spki_sha256(key).hex()}-{first_at}"
+    return next((issuer.Refusal(reason, why) for holds, reason, why in checks if not holds), None)
+
+
+def registered(
+    device_id: str,
+    key: PublicKeyTypes,
+    described: tuple[str, tuple[str, ...]],
+    actor: str,
+    ca: DeviceCA,
+    policy: issuer.Policy,
+    first_at: int,
+) -> DeviceRegistered | issuer.Refusal:
+    """Return the device, of this type and these protocols, with its certificate from `first_at`."""
+    request_id = f"first-{device_id}-{keys.spki_sha256(key).hex()}-{first_at}"
     start = facts.instant(first_at) - BACKDATE
     try:
-        der = profile.issue_device(ca, record.device_id, key, request_id, start, policy.lifetime)
+        der = profile.issue_device(ca, device_id, key, request_id, start, policy.lifetime)
     except profile.NotIssuable as error:
         return issuer.Refusal(Reason.ISSUER_REFUSED, str(error))
-    return DeviceRegistered(
-        record.device_id, wanted.device_type, wanted.protocols, facts.facts(der), _name(signer)
+    return DeviceRegistered(device_id, *described, facts.facts(der), actor)
+
+
+def signed_by(message: cose.Sign1, signer: x509.Certificate) -> bool:
+    """Tell whether the certificate's key, a good one, signed the message."""
+    key = signer.public_key()
+    return keys.accepted(key) and cose.verify(message, key)
+
+
+def name_of(signer: x509.Certificate) -> str:
+    """Return who signed: the service's common name."""
+    names = signer.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value)[:TEXT_CHARACTERS_MAX] if names else "registrar"
+
+
+def is_description(device_type: object, protocols: object) -> bool:
+    """Tell whether this is a device's type and its protocols."""
+    return (
+        isinstance(protocols, list | tuple)
+        and len(protocols) <= PROTOCOLS_MAX
+        and all(is_text(one) for one in (device_type, *protocols))
     )
+
+
+def is_text(value: object) -> bool:
+    """Tell whether this is a short text in one line."""
+    return isinstance(value, str) and 0 < len(value) <= TEXT_CHARACTERS_MAX and value.isprintable()
 
 
 def _ordered(
     message: cose.Sign1, signer: x509.Certificate, anchors: Sequence[x509.Certificate], at: int
 ) -> bool:
-    key = signer.public_key()
-    return (
-        path.is_service(signer, path.REGISTRAR, anchors, facts.instant(at))
-        and keys.accepted(key)
-        and cose.verify(message, key)
+    return path.is_service(signer, path.REGISTRAR, anchors, facts.instant(at)) and signed_by(
+        message, signer
     )
-
-
-def _name(signer: x509.Certificate) -> str:
-    """Return who ordered: the registrar's common name."""
-    names = signer.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(names[0].value)[:TEXT_CHARACTERS_MAX] if names else "registrar"
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= TEXT_CHARACTERS_MAX and value.isprintable()
 
 
 def _ms(span: datetime.timedelta) -> int:

@@ -56,7 +56,11 @@ FAMILIES: Mapping[str, types.ModuleType] = {
 _ID_FIRST = {"device": 1000, "command": 2000, "decision": 3000, "state": 4000, "fleet": 5000}
 _ROOTS: Mapping[str, tuple[type, ...]] = {
     "device": typing.get_args(events.DeviceEvent),
-    "command": (*typing.get_args(commands.Command), *typing.get_args(commands.ForIssuer)),
+    "command": (
+        *typing.get_args(commands.Command),
+        *typing.get_args(commands.ForIssuer),
+        *typing.get_args(commands.ForEnrolment),
+    ),
     "decision": (decisions.Decision, decisions.DeadLetter),
     "state": (
         states.DeviceRow,

@@ -1,4 +1,4 @@
-"""What is asked of devices and doors (`device.commands`) and of the issuer.
+"""What is asked of devices and doors (`device.commands`, `device.invitations`) and of the issuer.
 
 Commands are imperative, carry their own id, an expiry and a counter per device. An expired one
 is never delivered.
@@ -134,7 +134,48 @@ class SignFirstCertificate:
     signed_order: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SignInvited:
+    """For the issuer: an invited device came to a door of EST with its token and its request.
+
+    All of it stands in `signed_order` (pki/invitation.py), signed by the door.
+    """
+
+    request_id: str
+    device_id: str
+    signed_order: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InviteDevice:
+    """For doors of EST: this device may enrol once, with the token of the invitation.
+
+    `invitation` is signed by a registrar (pki/invitation.py); an empty one withdraws what was.
+    """
+
+    device_id: str
+    invitation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerInvited:
+    """For doors of EST: the issuer's answer to an invited device's request.
+
+    `verifier` is what the invitation keeps of its token, `spki_sha256` the key that used it;
+    `certificate` is empty where it was refused, and `reason` a Reason's value.
+    """
+
+    request_id: str
+    device_id: str
+    verifier: bytes
+    spki_sha256: bytes
+    certificate: bytes
+    reason: str
+    detail: str
+
+
 ForDevice = RotateCertificate | InstallCertificate | DropCertificate | InstallUpdate
 ForDoor = RefuseCertificate | RefuseRenewal
-ForIssuer = SignCertificate | RevokeCertificate | SignFirstCertificate
+ForIssuer = SignCertificate | RevokeCertificate | SignFirstCertificate | SignInvited
+ForEnrolment = InviteDevice | AnswerInvited
 Command = ForDevice | ForDoor

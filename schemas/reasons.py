@@ -94,6 +94,9 @@ class Reason(StrEnum):
     LATENCY = "latency"
     SESSION_CLOSED = "session-closed"
     TOO_MANY_HOPS = "too-many-hops"
+    INVITATION_UNKNOWN = "invitation-unknown"
+    INVITATION_EXPIRED = "invitation-expired"
+    INVITATION_SPENT = "invitation-spent"
 
 
 SENTENCES: dict[Reason, str] = {
@@ -185,4 +188,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.LATENCY: "Commands are answered too slowly.",
     Reason.SESSION_CLOSED: "The device has no session.",
     Reason.TOO_MANY_HOPS: "Machines have answered each other too often.",
+    Reason.INVITATION_UNKNOWN: "No invitation of the device has this token.",
+    Reason.INVITATION_EXPIRED: "The invitation is over; an operator may invite the device anew.",
+    Reason.INVITATION_SPENT: "The invitation was used with another key.",
 }

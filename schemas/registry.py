@@ -37,6 +37,7 @@ RECORDS: Mapping[str, tuple[type, ...]] = {
     topics.DEVICE_EVENTS: typing.get_args(events.DeviceEvent),
     topics.DEVICE_COMMANDS: typing.get_args(commands.Command),
     topics.CERTIFICATE_REQUESTS: typing.get_args(commands.ForIssuer),
+    topics.DEVICE_INVITATIONS: typing.get_args(commands.ForEnrolment),
     topics.DECISIONS: (decisions.Decision,),
     topics.DEVICE_STATE: (
         states.DeviceRow,

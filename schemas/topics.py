@@ -10,6 +10,7 @@ from typing import Any
 DEVICE_EVENTS = "device.events"
 DEVICE_COMMANDS = "device.commands"
 CERTIFICATE_REQUESTS = "certificate.requests"
+DEVICE_INVITATIONS = "device.invitations"
 DECISIONS = "decisions"
 DEVICE_STATE = "device.state"
 DEAD_LETTERS = "dead.letters"
@@ -64,11 +65,24 @@ TOPICS: tuple[Topic, ...] = (
     Topic(
         CERTIFICATE_REQUESTS,
         "device id",
-        "accepted signing and revocation requests",
-        "device machine",
+        "accepted signing and revocation requests, orders of first certificates",
+        "device machine, operator client, doors of EST",
         False,
         True,
         {**_FOR_EVER, "message.timestamp.type": "LogAppendTime"},
+    ),
+    Topic(
+        DEVICE_INVITATIONS,
+        "device id, `answer:<device id>`",
+        "who may enrol by a token, and what the issuer answered; no token",
+        "operator client, issuer",
+        False,
+        False,
+        {
+            "cleanup.policy": "compact,delete",
+            "retention.ms": "2678400000",
+            "message.timestamp.type": "LogAppendTime",
+        },
     ),
     Topic(
         DECISIONS,

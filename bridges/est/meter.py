@@ -25,12 +25,18 @@ class Meter(RenewalMeter):
     def __init__(self, registry: Registry) -> None:
         super().__init__(registry)
         self._requests = registry.counter(metrics.EST_REQUESTS)
+        self._enrolments = registry.counter(metrics.EST_ENROLMENTS)
+        shown_from_the_start(self._enrolments, "issued", "pending")
         self._refused = registry.counter(metrics.BRIDGE_REFUSED)
         self.recorder = RecorderMeter(registry)
 
     def answered(self, operation: str, status: int) -> None:
         """Count one answer; `operation` is one of EST's, or `other`."""
         self._requests.labels(operation, str(status)).inc()
+
+    def enrolled(self, outcome: str) -> None:
+        """Count one: `issued`, `pending`, or the value of a Reason."""
+        self._enrolments.labels(outcome).inc()
 
     def refused(self, reason: str) -> None:
         """Count a refusal."""

@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import structlog
 
@@ -10,6 +11,7 @@ from bridges import run as life
 from bridges.commands import AllCommands
 from bridges.confirming import Confirmed
 from bridges.door import Door, Refusals
+from bridges.est.invitations import Invitations
 from bridges.est.meter import Meter
 from bridges.est.renewals import PATIENCE_SECONDS, Registrar, Renewals
 from bridges.est.server import EstServer, Settings
@@ -19,9 +21,9 @@ from configuration.iot import Est
 from configuration.model import Configuration
 from protocols.exposition import Registry
 from schemas import codec, events
-from schemas.commands import Command, RefuseCertificate
+from schemas.commands import Command, ForEnrolment, RefuseCertificate
 from schemas.envelope import RENEWAL
-from schemas.topics import DEVICE_EVENTS
+from schemas.topics import DEVICE_EVENTS, DEVICE_INVITATIONS
 
 log = structlog.get_logger()
 
@@ -48,14 +50,13 @@ class EstBridge:
         self._recorder = recorder
         self._confirmed = Confirmed(recorder, settings.record_seconds)
         self._judge = Door(settings.device_ca, settings.revocation_list, settings.grace)
-        self._renewals = Renewals(
-            Registrar.load(settings.certificate, settings.key),
-            self._confirmed.record,
-            meter,
-            PATIENCE_SECONDS,
-        )
+        us = Registrar.load(settings.certificate, settings.key)
+        self._renewals = Renewals(us, self._confirmed.record, meter, PATIENCE_SECONDS)
+        self.invitations = Invitations(us, self._confirmed.record, meter, PATIENCE_SECONDS)
         refusals = Refusals(self._judge, self._tell, meter.refused)
-        self.server = EstServer(settings, self._renewals, self._judge, refusals, meter)
+        self.server = EstServer(
+            settings, self._renewals, self.invitations, self._judge, refusals, meter
+        )
         self.caught_up = asyncio.Event()
 
     async def own(self, buckets: set[int]) -> None:
@@ -79,9 +80,14 @@ class EstBridge:
         finally:
             polling.cancel()
 
-    async def deliver(self, command: Command) -> None:
-        """Take a word of the machine: a refusal for the door, or an answer for who waits."""
-        if isinstance(command, RefuseCertificate):
+    async def deliver(self, command: Command | ForEnrolment) -> None:
+        """Take a word of the machine: a refusal for the door, or an answer for who waits.
+
+        Or one about invited devices, of an operator or the issuer.
+        """
+        if isinstance(command, ForEnrolment):
+            self.invitations.deliver(command)
+        elif isinstance(command, RefuseCertificate):
             self._judge.refuse(command.fingerprint)
         else:
             self._renewals.deliver(command)
@@ -132,6 +138,12 @@ def _run(found: Configuration, wanted: Settings, registry: Registry) -> None:
         return EstBridge(wanted, recorder, meter)
 
     def source(bridge: EstBridge) -> AllCommands:
-        return AllCommands(found.bootstrap, bridge.deliver, bridge.caught_up, "est-doors")
+        return AllCommands(
+            found.bootstrap,
+            bridge.deliver,
+            bridge.caught_up,
+            "est-doors",
+            {DEVICE_INVITATIONS: get_args(ForEnrolment)},
+        )
 
     asyncio.run(life.live(Recorder(found.bootstrap, client_id=client_id), make, source))

@@ -3,7 +3,7 @@
     GET  /.well-known/est/cacerts          open to all: who signs devices, and who signed us
     GET  /.well-known/est/csrattrs         open to all: what a request should be made with
     POST /.well-known/est/simplereenroll   200 with the certificate, or 202 while it is made
-    POST /.well-known/est/simpleenroll     403: a first certificate comes by registration
+    POST /.well-known/est/simpleenroll     by HTTP Basic: 200 with an invited device's first one
     POST /.well-known/est/serverkeygen     501: keys never leave their owner
 
 Rules of this file: this door is the renewal door as well, a certificate counts for some days after
@@ -16,22 +16,25 @@ import hashlib
 import logging
 import math
 import secrets
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
 from aiohttp import web
+from cryptography import x509
 
 from bridges.confirming import Away
 from bridges.door import Door, Refusals
 from bridges.est import forms
+from bridges.est.credentials import credentials, network
+from bridges.est.invitations import Admitted, Invitations
 from bridges.est.renewals import BAD, LATER, Pending, Renewals, now_ms, sentence
 from bridges.inbound import Refused
-from bridges.rates import Bucket
+from bridges.rates import Rates
 from bridges.tls import TlsListener, server_context
 from schemas.envelope import RENEWAL, Evidence
 from schemas.reasons import Reason
@@ -45,13 +48,14 @@ CONNECTION_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 10.0
 PER_SECOND, BURST = 0.5, 10.0
 """Requests of one device."""
-DEVICES_MAX = 10_000
-"""Devices whose rate is remembered."""
+GUESSES_PER_SECOND, GUESSES = 0.1, 10.0
+"""Wrong tokens that may come from one address, or one /64 of IPv6."""
 AWAY_SECONDS, CALM_SECONDS = 5, 10
 BASE64 = {"Content-Transfer-Encoding": "base64"}
 """RFC 8951 section 3.1 no longer wants it; clients of RFC 7030 look for it."""
 PKCS7, PKCS10 = "application/pkcs7-mime", "application/pkcs10"
 CERTS_ONLY = f"{PKCS7}; smime-type=certs-only"
+INVITATION = {"WWW-Authenticate": 'Basic realm="EST", charset="UTF-8"'}
 CHALLENGE = {"WWW-Authenticate": 'TLS-Client-Certificate realm="EST"'}
 
 
@@ -105,13 +109,15 @@ class EstServer:
         self,
         settings: Settings,
         renewals: Renewals,
+        invitations: Invitations,
         door: Door,
         refusals: Refusals,
         meter: Answered,
     ) -> None:
-        self._settings, self._renewals = settings, renewals
+        self._settings, self._renewals, self._invitations = settings, renewals, invitations
         self._door, self._refusals, self._meter = door, refusals, meter
-        self._rates: OrderedDict[str, Bucket] = OrderedDict()
+        self._rates = Rates(PER_SECOND, BURST)
+        self._guesses = Rates(GUESSES_PER_SECOND, GUESSES)
         self._ca_certificates = forms.to_base64(
             forms.certificates(forms.bundle(settings.ca_certificates))
         )
@@ -206,16 +212,51 @@ class EstServer:
         raise _Refusal(HTTPStatus.NOT_IMPLEMENTED, "keys never leave their owner: simplereenroll")
 
     async def _enrol(self, request: web.BaseRequest) -> web.Response:
-        self._present(request)
-        raise _Refusal(HTTPStatus.FORBIDDEN, "a first certificate comes by registration")
+        """Give an invited device its first certificate: RFC 7030 sections 3.2.3 and 4.2.1."""
+        transport = request.transport
+        assert transport is not None
+        given = request.headers.get("Authorization")
+        if given is None:
+            if transport.get_extra_info("ssl_object").getpeercert(binary_form=True):
+                self._present(request)
+                raise _Refusal(HTTPStatus.FORBIDDEN, "who has a certificate: simplereenroll")
+            text = "a device enrols by its id and the token of an invitation"
+            raise _Refusal(HTTPStatus.UNAUTHORIZED, text, INVITATION)
+        admitted = self._admitted(given, network(transport.get_extra_info("peername")[0]))
+        self._slow(admitted.invited.device_id)
+        return await self._certified(request, partial(self._invitations.enrol, admitted))
+
+    def _admitted(self, given: str, network: str) -> Admitted:
+        """Return what the client is invited by; guesses are slowed down by where they come from."""
+        guesses = self._guesses.of(network)
+        if guesses.spent:
+            self._meter.refused(Reason.RATE_EXCEEDED.value)
+            raise _Refusal(HTTPStatus.TOO_MANY_REQUESTS, "slow down", _after(CALM_SECONDS))
+        try:
+            return self._invitations.admit(*credentials(given))
+        except Refused as error:
+            guesses.take()
+            self._meter.refused(error.reason.value)
+            if error.reason is Reason.INVITATION_UNKNOWN:
+                raise _Refusal(HTTPStatus.UNAUTHORIZED, sentence(error), INVITATION) from error
+            raise _refusal(error) from error
 
     async def _renew(self, request: web.BaseRequest) -> web.Response:
         device_id, der, evidence = self._present(request)
+        renew = partial(self._renewals.renew, device_id, evidence, der)
+        return await self._certified(request, renew)
+
+    async def _certified(
+        self,
+        request: web.BaseRequest,
+        make: Callable[[bytes], Awaitable[x509.Certificate]],
+    ) -> web.Response:
+        """Return the certificate for the CSR in the body, by `make`."""
         if request.content_type != PKCS10:
             raise _Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, PKCS10)
         try:
             csr = forms.from_base64(await request.read())
-            made = await self._renewals.renew(device_id, evidence, der, csr)
+            made = await make(csr)
         except Refused as error:
             self._meter.refused(error.reason.value)
             raise _refusal(error) from error
@@ -249,19 +290,13 @@ class EstServer:
             self._refusals.note(verdict, der, evidence)
             error = Refused(verdict.reason, verdict.detail)
             raise _Refusal(HTTPStatus.FORBIDDEN, sentence(error))
-        if not self._rate(verdict.device_id).take():
-            self._meter.refused(Reason.RATE_EXCEEDED.value)
-            raise _Refusal(HTTPStatus.TOO_MANY_REQUESTS, "slow down", _after(CALM_SECONDS))
+        self._slow(verdict.device_id)
         return verdict.device_id, der, evidence
 
-    def _rate(self, device_id: str) -> Bucket:
-        found = self._rates.get(device_id)
-        if found is None:
-            found = self._rates[device_id] = Bucket(PER_SECOND, BURST)
-        self._rates.move_to_end(device_id)
-        if len(self._rates) > DEVICES_MAX:
-            self._rates.popitem(last=False)
-        return found
+    def _slow(self, device_id: str) -> None:
+        if not self._rates.of(device_id).take():
+            self._meter.refused(Reason.RATE_EXCEEDED.value)
+            raise _Refusal(HTTPStatus.TOO_MANY_REQUESTS, "slow down", _after(CALM_SECONDS))
 
 
 def _refusal(error: Refused) -> _Refusal:

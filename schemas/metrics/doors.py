@@ -75,6 +75,14 @@ BRIDGE_KAFKA_SILENT = Metric(
 EST_REQUESTS = Metric(
     _EST, "counter", "est_requests_total", "requests", "Requests.", ("operation", "status")
 )
+EST_ENROLMENTS = Metric(
+    _EST,
+    "counter",
+    "est_enrolments_total",
+    "enrolments",
+    "First certificates by what became of them: issued, pending, or the reason of a refusal.",
+    ("outcome",),
+)
 EST_RENEWALS = Metric(
     _RENEWING,
     "counter",

@@ -79,6 +79,10 @@ class Count:
         """Count what became of a renewal."""
         self.refused(f"renewal:{outcome}")
 
+    def enrolled(self, outcome: str) -> None:
+        """Count what became of an enrolment."""
+        self.refused(f"enrolment:{outcome}")
+
     def answered(self, operation: str, status: int) -> None:
         """Count an answer over HTTPS."""
         self.refused(f"{operation}:{status}")

@@ -9,14 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from bridges.est.process import EstBridge
+from bridges.est.renewals import now_ms
 from bridges.est.server import Settings
-from schemas.commands import Command, InstallCertificate, RefuseRenewal
+from client import enrolment
+from pki import authority, ledger
+from pki.issuer import Policy
+from schemas.commands import (
+    AnswerInvited,
+    Command,
+    InstallCertificate,
+    RefuseRenewal,
+    SignInvited,
+)
 from schemas.envelope import URN_PREFIX
 from schemas.events import SigningRequested
 from schemas.reasons import Reason
-from tests.coap.rig import Authorities, Count, Identity, Kafka
+from tests.coap.rig import NOW, Authorities, Count, Identity, Kafka
 from tests.helpers.wait import until_async
 
 FAR = 2**41
@@ -32,20 +43,31 @@ class Machine(Kafka):
         self.refusing: Reason | None = None
         self.silent = False
         self.made: dict[bytes, bytes] = {}
+        self.issuer = ledger.State()
         self._telling: set[asyncio.Task[None]] = set()
 
     def record(self, topic: str, key: bytes, value: bytes, done: Callable[[], None]) -> None:
         """Take a record, and answer a request soon."""
         super().record(topic, key, value, done)
         event = self.records[-1][2]
-        if isinstance(event, SigningRequested) and not self.silent:
+        if isinstance(event, SigningRequested | SignInvited) and not self.silent:
             task = asyncio.get_running_loop().create_task(self._tell(event))
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
 
-    async def _tell(self, event: SigningRequested) -> None:
+    async def _tell(self, event: SigningRequested | SignInvited) -> None:
         assert self.deliver is not None
-        await self.deliver(self.answer(event))
+        word = self.first(event) if isinstance(event, SignInvited) else self.answer(event)
+        await self.deliver(word)  # type: ignore[arg-type] # the door's own takes both
+
+    def first(self, event: SignInvited) -> AnswerInvited:
+        """Return the issuer's answer: its own judgement, and its memory."""
+        at, policy = now_ms(), Policy(door_anchors=(self.authorities.opened.service.certificate,))
+        noted = ledger.note(self.issuer, event, self.issuer.next_offset, at)
+        ca = self.authorities.opened.device
+        told = ledger.told(event, ledger.answer(self.issuer, event, noted, at, ca, policy))
+        assert told is not None
+        return told
 
     def answer(self, event: SigningRequested) -> Command:
         """Return the machine's word: the same certificate for the same key."""
@@ -74,6 +96,23 @@ class Door:
     def port(self) -> int:
         """Where it listens."""
         return self.bridge.server.port
+
+    async def invite(self, device_id: str, seconds: float = 60.0) -> str:
+        """Invite a device as an operator would; return its token."""
+        pem, key = authority.issue_service(
+            self.authorities.opened, "alice", [], now=NOW, client=False, registrar=True
+        )
+        der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+        by = enrolment.Registrar(der, serialization.load_pem_private_key(key, None))
+        token, word = enrolment.invitation_of(device_id, "pump", ("mqtt",), seconds, by)
+        await self.bridge.deliver(word)
+        return token
+
+    async def enrol(
+        self, device_id: str, token: str, csr: str, *options: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Ask for a first certificate by curl."""
+        return await self.curl("simpleenroll", None, csr, "-u", f"{device_id}:{token}", *options)
 
     def csr(self, device_id: str, *options: str) -> str:
         """Make a new key and a CSR by openssl; return the CSR as a client of RFC 7030 sends it."""

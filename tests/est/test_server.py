@@ -184,7 +184,7 @@ async def test_a_device_that_asks_too_often_is_slowed_down(
     """Each device has a few requests; another one is not touched by it."""
     async with running(authorities, tmp_path) as door:
         device, other = authorities.device("pump-8"), authorities.device("pump-9")
-        rates = door.bridge.server._rate("pump-8")
+        rates = door.bridge.server._rates.of("pump-8")
         while rates.take():
             pass
         status, headers, _ = await door.curl("simplereenroll", device, door.csr("pump-8"))

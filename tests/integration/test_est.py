@@ -1,6 +1,8 @@
 """Standard clients renew on the whole stack: a CSR goes in, a certificate out, the old one ends."""
 
 import dataclasses
+import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,13 +14,17 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    load_pem_private_key,
+    pkcs7,
+)
 
 from device.store import Identity, Store
 from pki.profile import issue_device
 from schemas.decisions import DecisionName
 from schemas.envelope import URN_PREFIX
-from schemas.events import SessionRefused
+from schemas.events import DeviceRegistered, SessionRefused
 from schemas.reasons import Reason
 from schemas.states import Idle, Policy, Requested
 from schemas.topics import DECISIONS, DEVICE_EVENTS
@@ -95,6 +101,22 @@ def curl(stack: RunningStack, identity: Identity, request: Path) -> tuple[int, b
             return int(status), answer
 
 
+def enrol(stack: RunningStack, device_id: str, token: str, request: Path) -> tuple[int, bytes]:
+    """Ask for a first certificate by curl, with a token; return status and body."""
+    body = subprocess.run(["openssl", "base64", "-in", str(request)], capture_output=True).stdout
+    ca_file = stack.layout.pki_dir / "service-ca" / "ca.pem"
+    command = ["curl", "-s", "--max-time", "25", "--cacert", str(ca_file), "-w", "\n%{http_code}"]
+    command += ["-u", f"{device_id}:{token}", "-H", "Content-Type: application/pkcs10"]
+    done = subprocess.run(
+        [*command, "--data-binary", "@-", f"{stack.layout.est}/simpleenroll"],
+        input=body,
+        capture_output=True,
+        check=True,
+    )
+    answer, _, status = done.stdout.rpartition(b"\n")
+    return int(status), answer
+
+
 def coap(stack: RunningStack, port: int, cert: Path, key: Path, path: str, *options: str) -> str:
     """Ask by libcoap over coaps+tcp; return what it printed."""
     ca_file = str(stack.layout.pki_dir / "service-ca" / "ca.pem")
@@ -151,6 +173,45 @@ def test_curl_renews_a_certificate_and_the_old_one_ends(
     assert refused
     told = until(lambda: of(stack, device_id, SessionRefused), describe="the history is told")
     assert told[0].reason == Reason.CERTIFICATE_RETIRED.value
+
+
+def test_curl_enrols_an_invited_device_once(stack: RunningStack, tmp_path: Path) -> None:
+    """`device invite`, then simpleenroll by curl: registered, told by whom; then it renews."""
+    device_id = "est-invited"
+    registrar = str(stack.layout.services_dir / "registrar.pem")
+    said = stack.command("device", "invite", device_id, "--type", "lamp", "--json",
+                         "--registrar", registrar)  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    token = json.loads(said.stdout)["token"]
+    request = csr(device_id, tmp_path)
+    first = until(
+        lambda: (found := enrol(stack, device_id, token, request))[0] == 200 and found[1],
+        within=WITHIN,
+        describe=lambda: f"enrolled: {enrol(stack, device_id, token, request)}",
+    )
+    assert enrol(stack, device_id, token, request) == (200, first)
+    (tmp_path / "other").mkdir()
+    assert enrol(stack, device_id, token, csr(device_id, tmp_path / "other"))[0] == 403
+    assert enrol(stack, device_id, f"{token}x", request)[0] == 401
+    made = tmp_path / "first.pem"
+    command = "openssl base64 -d | openssl pkcs7 -inform DER -print_certs"
+    made.write_bytes(subprocess.run(command, shell=True, input=first, capture_output=True).stdout)
+
+    until(lambda: device_id in stack.fleet.devices(), within=WITHIN, describe="it is registered")
+    (told,) = of(stack, device_id, DeviceRegistered)
+    assert told.device_type == "lamp"
+    assert re.fullmatch(r"registrar, by invitation [0-9a-f]{8} at est", told.actor)
+    fetched = subprocess.run(["openssl", "x509", "-in", str(made), "-outform", "DER"],
+                             capture_output=True, check=True).stdout  # fmt: skip
+    assert fetched == told.certificate.der
+    identity = Store(tmp_path / "store").add(
+        load_pem_private_key((tmp_path / "next.key").read_bytes(), None),
+        x509.load_der_x509_certificate(fetched),
+    )
+    assert curl(stack, identity, csr(device_id, tmp_path))[0] == 200
+    again = stack.command("device", "invite", device_id, "--registrar", registrar)
+    assert again.returncode != 0
+    assert "is registered" in again.stderr
 
 
 def test_a_device_that_expired_renews_at_the_renewal_door_of_coap(
