@@ -14,6 +14,7 @@ from cryptography import x509
 from device import provision
 from device.agent import Agent
 from device.coap.link import COAPS, COAPS_TCP
+from device.door import door
 from device.link import MQTTS
 from device.misbehaviour import BEHAVIOURS
 from device.observer import Ledger, LedgerObserver
@@ -73,6 +74,7 @@ async def _run_agent(chosen: argparse.Namespace) -> int:
         chosen.ca,
         observer=LedgerObserver(ledger, chosen.id) if ledger else None,
         scheme=chosen.coap or MQTTS,
+        renewal_door=door(chosen.renew_at_door, chosen.ca) if chosen.renew_at_door else None,
     )
     _on_signals(agent.stop)
     running = asyncio.create_task(agent.run())
@@ -156,6 +158,12 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const=COAPS_TCP,
         help="speak CoAP to the bridge at HOST and PORT (5684); coaps needs DTLS 1.3",
+    )
+    run.add_argument(
+        "--renew-at-door",
+        metavar="ADDRESS",
+        help="renew there when the certificate nears its end and no order came: "
+        "https://HOST:8443, coaps+tcp://HOST:5685 or coaps://HOST:5685",
     )
     run.add_argument("--ledger", action="store_true", help="write DIR/ledger.jsonl")
     _simulation(commands.add_parser("simulate", help="run many devices"))

@@ -26,8 +26,9 @@ from device.commands import Handlers
 from device.identities import Choice
 from device.link import MQTTS, Broker, Link, Lost, Message, Refused, Session, Unreachable
 from device.observer import Observer
-from device.outbox import Number, Outbox, OutboxFull
+from device.outbox import BEGINNING, Number, Outbox, OutboxFull
 from device.payloads import CBOR, JSON, REFUSED, Command, Malformed, Reply
+from device.renewal import Door, Pace, Renewal
 from device.sender import Sender
 from device.settings import Settings
 from device.store import Identity, Store
@@ -51,10 +52,13 @@ class Agent:
         settings: Settings | None = None,
         observer: Observer | None = None,
         scheme: str = MQTTS,
+        renewal_door: Door | None = None,
+        pace: Pace = Pace(),  # noqa: B008 - frozen
     ) -> None:
         """Open key store and outbox in `directory`, which begins a new boot.
 
-        `scheme` is how to reach the door at `host` and `port`: mqtts, coaps+tcp or coaps.
+        `scheme` is how to reach the door at `host` and `port`: mqtts, coaps+tcp or coaps. At
+        `renewal_door` (device/door.py) it renews by itself where no order came in time (`pace`).
         """
         self.device_id = device_id
         self.settings = settings or Settings()
@@ -75,6 +79,11 @@ class Agent:
         self._changes = Changes()
         self._installed: Number | None = None
         self._failures = 0
+        self._renewal = (
+            Renewal(device_id, self.store, renewal_door, self._renewed, pace)
+            if renewal_door is not None
+            else None
+        )
 
     # -- for the device's own code ------------------------------------------------------------
 
@@ -130,6 +139,7 @@ class Agent:
 
     async def run(self) -> None:
         """Keep a session until `stop`. Raises NoIdentity when the store holds none."""
+        renewing = asyncio.create_task(self._renewal.run()) if self._renewal else None
         try:
             while not self._stopping.is_set():
                 identity = self.pick_identity()
@@ -138,6 +148,9 @@ class Agent:
                     self.ledger.on_disconnected(why)
                     await self._pause()
         finally:
+            if renewing is not None:
+                renewing.cancel()
+                await asyncio.gather(renewing, return_exceptions=True)
             self.close()
 
     def close(self) -> None:
@@ -250,6 +263,16 @@ class Agent:
             async with asyncio.timeout(self.settings.settle_seconds):
                 await self._changes.until(lambda: sender.settled(number))
         self._installed = None
+
+    def _renewed(self, identity: Identity) -> None:
+        """Try the certificate of a renewal door next: a session under another one ends."""
+        if identity.fingerprint == self.store.current().fingerprint:
+            return  # it came as a command as well, and is in use
+        self.store.propose(identity.fingerprint)
+        self._choice.start_over()
+        if self._sender is not None:
+            self._installed = BEGINNING
+            self._changes.tell()
 
     async def _pause(self) -> None:
         ceiling = self.settings.backoff_seconds * 2.0 ** min(self._failures, 16)

@@ -16,7 +16,7 @@ import logging
 import ssl
 import types
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 
 import cbor2
 from aiocoap import GET, POST, Context, error
@@ -83,12 +83,12 @@ class CoapLink:
         self._turn = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> "CoapLink":
+    async def __aenter__(self) -> Self:
         self._context = Context(loggername="fleetcert.device.coap")
         try:
             async with asyncio.timeout(CONNECT_SECONDS_MAX):
                 await (self._open_dtls() if self._broker.scheme == COAPS else self._open_tls())
-                await self._observe()
+                await self._attend()
         except BaseException as problem:
             await self._close()
             if isinstance(problem, OSError | error.Error):  # TimeoutError is one
@@ -98,10 +98,6 @@ class CoapLink:
                 kind = Refused if reached and not untrusted else Unreachable
                 raise kind(said) from problem
             raise
-        self._tasks = [
-            asyncio.create_task(self._follow()),
-            asyncio.create_task(self._keep_alive()),
-        ]
         return self
 
     async def __aexit__(
@@ -174,6 +170,14 @@ class CoapLink:
             self._transport.cut()
 
     # -- what comes down -----------------------------------------------------------------------
+
+    async def _attend(self) -> None:
+        """Begin to take what comes down."""
+        await self._observe()
+        self._tasks = [
+            asyncio.create_task(self._follow()),
+            asyncio.create_task(self._keep_alive()),
+        ]
 
     async def _observe(self) -> None:
         request = CoapMessage(code=GET, uri=f"{self._base}/commands", observe=0)

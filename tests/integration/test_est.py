@@ -1,5 +1,6 @@
 """Standard clients renew on the whole stack: a CSR goes in, a certificate out, the old one ends."""
 
+import asyncio
 import dataclasses
 import json
 import re
@@ -20,6 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs7,
 )
 
+from device.agent import Agent
+from device.door import door
 from device.store import Identity, Store
 from pki.profile import issue_device
 from schemas.decisions import DecisionName
@@ -173,6 +176,30 @@ def test_curl_renews_a_certificate_and_the_old_one_ends(
     assert refused
     told = until(lambda: of(stack, device_id, SessionRefused), describe="the history is told")
     assert told[0].reason == Reason.CERTIFICATE_RETIRED.value
+
+
+@pytest.mark.parametrize("scheme", ["https", "coaps+tcp"])
+async def test_the_agent_renews_an_expired_certificate_at_a_door(
+    stack: RunningStack, tmp_path: Path, scheme: str
+) -> None:
+    """The broker refuses it, no command reaches it; it comes back by itself, with a new one."""
+    device_id, layout = f"est-agent-{scheme[:5]}", stack.layout
+    old = registered(stack, device_id, tmp_path, 20 * HOUR, 10 * HOUR)
+    port = layout.est_port if scheme == "https" else layout.coap_renewal_port
+    ca_file = layout.pki_dir / "service-ca" / "ca.pem"
+    at = door(f"{scheme}://localhost:{port}", ca_file)
+    agent = Agent(device_id, tmp_path, "localhost", layout.device_port, ca_file, renewal_door=at)
+    async with agent.running():
+        async with asyncio.timeout(WITHIN):
+            await agent.report("heat", 1)
+            await agent.drained()
+    until(
+        lambda: isinstance(stack.fleet.device(device_id).rotation, Idle),
+        within=WITHIN,
+        describe="the rotation is completed",
+    )
+    active = certificate.active(stack.fleet.device(device_id))
+    assert active.fingerprint.hex() == agent.store.current().fingerprint != old.fingerprint
 
 
 def test_curl_enrols_an_invited_device_once(stack: RunningStack, tmp_path: Path) -> None:
