@@ -1,6 +1,7 @@
 """The model: everything that a user can set, under one roof."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -87,6 +88,12 @@ class Worker(Section):
     )
     tick_interval: float = key(
         1.0, "how often machine time moves", "seconds", restart=WORKERS, ge=0.01, le=60
+    )
+    clock: Literal["live", "recorded"] = key(
+        "live",
+        "who writes the time into the logs: the worker, or (`recorded`, for tests and replays) "
+        "whoever records it; see docs/replay.md",
+        restart=WORKERS,
     )
     commit_interval: float = key(
         1.0, "how often offsets are committed", "seconds", restart=WORKERS, ge=0.01, le=60

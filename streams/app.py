@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
+import structlog
 from faust.types import TP
 
 from protocols.exposition import Endpoint, Registry
@@ -20,12 +21,18 @@ from streams.engine.worker import Worker
 from streams.meter import PrometheusMeter
 from streams.programs import PROGRAMS
 
+LIVE = "live"
+"""The clock of a worker that writes the time itself."""
+
+log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How a worker is started. Spans are seconds; `metrics_port` zero means no endpoint.
 
-    With less than `room_mebibytes` free on the volume of `data_dir` the worker ends.
+    With less than `room_mebibytes` free on the volume of `data_dir` the worker ends. With the
+    clock `recorded` it writes no ticks: time moves by those that somebody else records.
     """
 
     bootstrap: str = "127.0.0.1:9092"
@@ -36,6 +43,7 @@ class Settings:
     metrics_host: str = "127.0.0.1"
     metrics_fleets_max: int = FLEETS_MAX
     tick_seconds: float = 1.0
+    clock: str = LIVE
     session_timeout_seconds: float = 6.0
     commit_seconds: float = 1.0
     batch_max: int = 20_000
@@ -144,6 +152,9 @@ def _run(
     async def watch() -> None:
         watchdog.start()
 
+    if settings.clock != LIVE:  # nothing need come each second: who stands still may be well
+        log.warning("clock.recorded", program=program.name, detail="time waits for recorded ticks")
+        return
     app.timer(settings.tick_seconds, name=f"tick-{program.name}")(tick)
     app.task(watch)
 
