@@ -59,8 +59,9 @@ chaos: setup ## The large fault tests: 200 faults of processes, 300 kills of dev
 	FLEETCERT_CHAOS=1 $(BIN)/pytest -s --show-capture=no tests/integration/test_faults.py \
 		tests/integration/test_device_faults.py tests/integration/test_engine_group.py
 
-interop: setup ## The CoAP bridge against libcoap's clients and Californium: every certificate, every transport
-	FLEETCERT_INTEROP=1 $(BIN)/pytest tests/integration/test_libcoap.py tests/integration/test_californium.py
+interop: setup ## The CoAP bridge against libcoap, Californium and go-coap (wants Go): every certificate, every transport
+	FLEETCERT_INTEROP=1 $(BIN)/pytest tests/integration/test_libcoap.py \
+		tests/integration/test_californium.py tests/integration/test_go_coap.py
 
 fuzz: setup ## A million damaged messages to the CoAP bridge; FLEETCERT_FUZZ_SEED=N begins elsewhere
 	FLEETCERT_FUZZ=1000000 $(BIN)/pytest tests/coap/test_fuzz.py

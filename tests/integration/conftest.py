@@ -1,5 +1,6 @@
 """What the integration suites share: one whole stack, and where Kafka runs."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from tests.helpers.stack import RunningStack, running_stack
 
 collect_ignore = [] if engine_answers() else ["test_compose.py"]
 """Without a container engine there is nothing to compose."""
+if os.environ.get("FLEETCERT_INTEROP") != "1":
+    collect_ignore.append("test_go_coap.py")  # it wants Go, which nothing else here does
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki import requests, revocation
+from pki import requests
 from schemas.commands import RotateCertificate
 from schemas.events import DeviceReported, SessionRefused, SigningRequested
-from tests.coap.rig import NOW, Authorities, Identity, Running, running
-from tests.est.rig import Machine
+from tests.coap.peers import Peer, bridge, peer
+from tests.coap.rig import Authorities, Identity, Running
 from tests.helpers.java import californium_peer
 from tests.helpers.wait import until_async
 
@@ -26,7 +26,6 @@ WHOLE = os.environ.get("FLEETCERT_INTEROP") == "1"
 BAD = ("none", "stranger", "expired", "revoked") if WHOLE else ("none", "stranger")
 LINKS, JSON, PKCS10, CERTS_ONLY = 40, 50, 286, 281
 FAR = 2**41
-SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -36,69 +35,11 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
 
 
 @contextlib.asynccontextmanager
-async def bridge(authorities: Authorities) -> AsyncIterator[tuple[Running, dict[str, Identity]]]:
-    """Run a bridge that speaks everything; give one identity of each kind."""
-    kinds = {
-        "good": authorities.device("good-1"),
-        "stranger": authorities.stranger("good-1"),
-        "expired": authorities.expired("expired-1"),
-        "revoked": authorities.device("revoked-1"),
-    }
-    gone, moment = kinds["revoked"], int(NOW.timestamp() * 1000)
-    entry = revocation.Revocation(gone.serial, gone.fingerprint, 1, 2**41, "", 1)
-    listed = authorities.directory / "device.crl"
-    listed.write_bytes(
-        revocation.build(authorities.opened.device, [entry], 1, moment, moment + 3_600_000)
-    )
-    settings = {"dtls": frozenset({"1.3", "1.2"}), "revocation_list": listed}
-    async with running(authorities, Machine(authorities), **settings) as found:
-        yield found, kinds
-
-
-class Peer:
-    """The client's process: a line in, a line out."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    def say(self, *words: object) -> None:
-        """Ask for something."""
-        assert self._process.stdin is not None
-        self._process.stdin.write((" ".join(map(str, words)) + "\n").encode())
-
-    async def hears(self) -> str:
-        """Return the next answer."""
-        assert self._process.stdout is not None
-        async with asyncio.timeout(SECONDS):
-            return (await self._process.stdout.readline()).decode(errors="replace").strip()
-
-    async def ask(self, *words: object) -> str:
-        """Ask and return the answer."""
-        self.say(*words)
-        return await self.hears()
-
-
-@contextlib.asynccontextmanager
-async def peer(found: Running, identity: Identity | None) -> AsyncIterator[Peer]:
-    """Run the client under an identity, or under none."""
-    shown = "none"
-    if identity is not None:
-        both = identity.key_file.with_name("both.pem")
-        both.write_bytes(identity.key_file.read_bytes() + identity.certificate_file.read_bytes())
-        shown = str(both)
+async def asking(found: Running, identity: Identity | None) -> AsyncIterator[Peer]:
+    """Run Californium's client against the bridge."""
     command = await asyncio.to_thread(californium_peer)
-    process = await asyncio.create_subprocess_exec(
-        *(*command, f"coaps://localhost:{found.port}", shown),
-        str(found.authorities.service_ca),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield Peer(process)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+    async with peer(command, f"coaps://localhost:{found.port}", found, identity) as one:
+        yield one
 
 
 async def test_everything_that_a_device_does(authorities: Authorities, tmp_path: Path) -> None:
@@ -108,7 +49,7 @@ async def test_everything_that_a_device_does(authorities: Authorities, tmp_path:
         (tmp_path / name).write_text(text)
     csr = requests.make_csr("good-1", ec.generate_private_key(ec.SECP256R1()))
     (tmp_path / "csr").write_bytes(csr)
-    async with bridge(authorities) as (found, kinds), peer(found, kinds["good"]) as one:
+    async with bridge(authorities) as (found, kinds), asking(found, kinds["good"]) as one:
         listed = await one.ask("get", ".well-known/core", LINKS)
         assert listed.startswith("2.05 40")
         assert "</commands>" in listed
@@ -139,7 +80,7 @@ async def test_everything_that_a_device_does(authorities: Authorities, tmp_path:
 async def test_no_other_certificate_gets_an_answer(authorities: Authorities, kind: str) -> None:
     """None, another CA's, an expired, a revoked one: no resource is named, ours are told."""
     async with bridge(authorities) as (found, kinds):
-        async with peer(found, kinds.get(kind)) as one:
+        async with asking(found, kinds.get(kind)) as one:
             assert (await one.ask("get", ".well-known/core", LINKS)).startswith("none")
         told = {each.device_id for each in found.kafka.of(SessionRefused)}
         assert told == ({f"{kind}-1"} if kind in ("expired", "revoked") else set())

@@ -1,0 +1,81 @@
+"""go-coap's client against the CoAP bridge in this process, over coaps+tcp and Go's own TLS 1.3.
+
+Collected by `make interop` only: it wants Go.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pki import requests
+from schemas.commands import RotateCertificate
+from schemas.events import DeviceReported, SessionRefused, SigningRequested
+from tests.coap.peers import Peer, bridge, peer
+from tests.coap.rig import Authorities, Identity, Running
+from tests.helpers.golang import go_coap_peer
+from tests.helpers.wait import until_async
+
+LINKS, JSON, PKCS10, CERTS_ONLY = 40, 50, 286, 281
+FAR = 2**41
+
+
+@pytest.fixture(scope="module")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
+    """A PKI of its own."""
+    return Authorities(tmp_path_factory.mktemp("go-coap"))
+
+
+@contextlib.asynccontextmanager
+async def asking(found: Running, identity: Identity | None) -> AsyncIterator[Peer]:
+    """Run go-coap's client against the bridge."""
+    command = await asyncio.to_thread(go_coap_peer)
+    async with peer(command, f"localhost:{found.port}", found, identity) as one:
+        yield one
+
+
+async def test_everything_that_a_device_does(authorities: Authorities, tmp_path: Path) -> None:
+    """Discovery, an event, fifty kilobytes, a refusal, a renewal, an observed command."""
+    body = json.dumps({"body": "x" * 50_000})
+    for name, text in (("small", '{"body": 21.5}'), ("large", body), ("bad", "no")):
+        (tmp_path / name).write_text(text)
+    csr = requests.make_csr("good-1", ec.generate_private_key(ec.SECP256R1()))
+    (tmp_path / "csr").write_bytes(csr)
+    async with bridge(authorities) as (found, kinds), asking(found, kinds["good"]) as one:
+        listed = await one.ask("get", ".well-known/core", LINKS)
+        assert listed.startswith("2.05 40")
+        assert "</est/sren>" in listed
+        assert (await one.ask("post", "events/heat", JSON, tmp_path / "small")).startswith("2.04")
+        assert (await one.ask("post", "events/trace", JSON, tmp_path / "large")).startswith("2.04")
+        assert (await one.ask("post", "events/heat", JSON, tmp_path / "bad")).startswith("4.00")
+        renewed = await one.ask("post", "est/sren", PKCS10, tmp_path / "csr")
+        assert renewed.startswith(f"2.04 {CERTS_ONLY}")
+        reports = [each.payload.decode() for each in found.kafka.of(DeviceReported)]
+        assert reports == ['{"body": 21.5}', body]
+        (asked,) = found.kafka.of(SigningRequested)
+        assert asked.csr == csr
+
+        one.say("observe", "commands", JSON)
+        assert (await one.hears()).startswith("2.05 50")
+        await found.bridge.deliver(RotateCertificate("r-1", "good-1", 1, 1, FAR, b"n" * 16))
+        assert "RotateCertificate" in await one.hears()
+        assert await one.ask("get", ".well-known/core", LINKS) == listed  # it has lost interest
+        await until_async(
+            lambda: not any(each.observers for each in found.bridge.sessions.of("good-1")),
+            describe="the observation was cancelled",
+        )
+
+
+@pytest.mark.parametrize("kind", ["none", "stranger", "expired", "revoked"])
+async def test_no_other_certificate_gets_an_answer(authorities: Authorities, kind: str) -> None:
+    """None, another CA's, an expired, a revoked one: no resource is named, ours are told."""
+    async with bridge(authorities) as (found, kinds):
+        async with asking(found, kinds.get(kind)) as one:
+            assert (await one.ask("get", ".well-known/core", LINKS)).startswith("none")
+        told = {each.device_id for each in found.kafka.of(SessionRefused)}
+        assert told == ({f"{kind}-1"} if kind in ("expired", "revoked") else set())
+        assert sum(found.count.refusals.values()) > 0
