@@ -17,6 +17,7 @@ import structlog
 from rocksdict import Options, Rdict, WriteBatch, WriteOptions
 
 from streams.engine.failure import EngineFailed
+from streams.engine.floors import Floors
 
 log = structlog.get_logger()
 POSITION_KEY = b"\x00position"
@@ -42,7 +43,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = self._open()
+        self._db, self._floors = self._open(), Floors()
 
     @property
     def position(self) -> Position | None:
@@ -61,12 +62,13 @@ class Store:
     def write(self, rows: Iterable[tuple[bytes, int, bytes | None]], position: Position) -> None:
         """Write rows (key, deadline, row; None deletes) and the position, all or nothing."""
         batch = WriteBatch(raw_mode=True)
-        pack, put = DUE.pack, batch.put
+        pack, put, lower = DUE.pack, batch.put, self._floors.put
         for key, due_at, row in rows:
             if row is None:
                 batch.delete(key)
             else:
                 put(key, pack(due_at) + row)
+                lower(key)
         put(POSITION_KEY, f"{position.topic_id}:{position.offset}".encode())
         try:
             self._db.write(batch)
@@ -75,8 +77,13 @@ class Store:
 
     def scan(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Return at most `limit` rows whose key begins with `prefix` and lies behind `after`."""
-        behind = ((key, row) for key, row in self._from(max(prefix, after)) if key != after)
-        return list(islice(takewhile(lambda one: one[0].startswith(prefix), behind), limit))
+        floor = self._floors.begin(prefix)
+        first = max(floor, after)
+        behind = ((key, row) for key, row in self._from(first) if key != after)
+        found = list(islice(takewhile(lambda one: one[0].startswith(prefix), behind), limit))
+        if after < floor and limit:
+            self._floors.found(prefix, found[0][0] if found else None)
+        return found
 
     def deadlines(self) -> Iterator[tuple[bytes, int]]:
         """Yield every key and its deadline, in the order of the keys."""
@@ -97,7 +104,7 @@ class Store:
         """Throw everything away."""
         self.close()
         shutil.rmtree(self._path)
-        self._db = self._open()
+        self._db, self._floors = self._open(), Floors()
 
     def close(self) -> None:
         """Flush and close. What a full disk does not take is read from the changelog again."""

@@ -257,7 +257,7 @@ class TablePartition(Generic[R]):
         view.settle(self._first)
 
     def _first(self, prefix: bytes) -> bytes | None:
-        return next((key for key, _ in self._store.below(prefix)), None)
+        return next((key for key, _ in self._store.scan(prefix, b"", 1)), None)
 
     def _remember(self, rows: Mapping[bytes, R | None]) -> None:
         gone = [key for key, row in rows.items() if row is None]
