@@ -65,9 +65,7 @@ class Campaigns:
 
     def campaigns(self, fleet_id: str) -> list[CampaignRow]:
         """Return a fleet's campaigns, also those that ended lately, in the order of their start."""
-        prefix = ring.campaign_key(fleet_id, "")
-        rows = self._fleets.rows(fleet_id).items()
-        found = [row for key, row in rows if key.startswith(prefix)]
+        found = self._fleets.under(fleet_id, ring.campaign_key(fleet_id, "")).values()
         return sorted(found, key=lambda one: (one.ordered_at, one.campaign_id))
 
     def campaign(self, fleet_id: str, campaign_id: str) -> CampaignRow:

@@ -10,7 +10,7 @@ Every change waits for the machine's answer: what it refuses is a FleetError wit
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -138,36 +138,42 @@ class Fleets:
     # -- what is known of it --------------------------------------------------------------------
 
     def fleets(self) -> dict[str, FleetRow]:
-        """Return all fleets, by id: reads all of `fleet.state`."""
-        rows = [row for row in self._newest(None).values() if isinstance(row, FleetRow)]
+        """Return all fleets, by id: reads all of `fleet.state`, decodes their rows alone."""
+        rows = self._newest(None, lambda key: key.startswith(ring.fleet_key(""))).values()
         return {one.fleet_id: one for one in sorted(rows, key=lambda one: one.fleet_id)}
 
     def fleet(self, fleet_id: str) -> FleetRow:
         """Return one fleet. Raises FleetError where there is none."""
-        row = self.rows(fleet_id).get(ring.fleet_key(fleet_id))
+        key = ring.fleet_key(fleet_id)
+        row = self.under(fleet_id, key).get(key)
         if not isinstance(row, FleetRow):
             raise FleetError(f"there is no fleet {fleet_id!r}; see `fleetcert fleet list`")
         return row
 
     def members(self, fleet_id: str) -> list[MemberRow]:
         """Return the members of a fleet, by id."""
-        prefix = ring.members(fleet_id)
-        rows = [row for key, row in self.rows(fleet_id).items() if key.startswith(prefix)]
+        rows = self.under(fleet_id, ring.members(fleet_id)).values()
         return sorted(rows, key=lambda one: str(one.device_id))
 
     def history(self, fleet_id: str) -> FleetHistoryRow:
         """Return the last changes of a fleet's configuration."""
-        row = self.rows(fleet_id).get(ring.history_key(fleet_id))
+        key = ring.history_key(fleet_id)
+        row = self.under(fleet_id, key).get(key)
         return row if isinstance(row, FleetHistoryRow) else FleetHistoryRow(fleet_id, -1, 0, ())
 
     def rows(self, fleet_id: str) -> dict[bytes, Any]:
-        """Return every row of a fleet's partition that belongs to it, and the defaults."""
-        newest = self._newest(self._answers.partition(fleet_id))
-        return {key: row for key, row in newest.items() if _belongs(key, fleet_id)}
+        """Return every row of a fleet, and the defaults: its partition is read, these decoded."""
+        number = self._answers.partition(fleet_id)
+        return self._newest(number, lambda key: _belongs(key, fleet_id))
 
-    def _newest(self, partition: int | None) -> dict[bytes, Any]:
+    def under(self, fleet_id: str, prefix: bytes) -> dict[bytes, Any]:
+        """Return the rows of a fleet whose key begins so: as `rows`, all others not decoded."""
+        return self._newest(self._answers.partition(fleet_id), lambda key: key.startswith(prefix))
+
+    def _newest(self, partition: int | None, wanted: Callable[[bytes], bool]) -> dict[bytes, Any]:
         newest: dict[bytes, Any] = {}
-        for found in self._answers.reader.read(FLEET_STATE, partition=partition):
+        reader = self._answers.reader
+        for found in reader.read(FLEET_STATE, partition=partition, wanted=wanted):
             if found.record is None:
                 newest.pop(found.key, None)
             else:

@@ -90,15 +90,19 @@ class Reader:
         since: int | None = None,
         ordered: bool = False,
         on_record: Callable[[], None] = lambda: None,
+        wanted: Callable[[bytes], bool] = lambda key: True,
     ) -> Iterator[Found]:
         """Yield what stands in a topic now: all, or one device's, or those of one key.
 
-        `since` is an instant in milliseconds. Partition after partition, or `ordered` by time.
-        `on_record` is called for every record passed over. Raises FleetError.
+        Keys that are not `wanted` are passed over without decoding their records. `since` is an
+        instant in milliseconds. Partition after partition, or `ordered` by time. `on_record` is
+        called for every record passed over. Raises FleetError.
         """
         numbers, key = self._where(topic, device_id, partition, key)
+        if key:
+            wanted = key.__eq__
         starts = self._starts(topic, numbers, since)
-        parts = [self._read(topic, one, starts[one], key, on_record) for one in numbers]
+        parts = [self._read(topic, one, starts[one], wanted, on_record) for one in numbers]
         if ordered:
             yield from heapq.merge(*parts, key=lambda one: (one.at, one.partition, one.offset))
             return
@@ -170,11 +174,16 @@ class Reader:
             raise away(self._bootstrap, error.args[0].str()) from error
 
     def _read(
-        self, topic: str, partition: int, start: int, key: bytes, on_record: Callable[[], None]
+        self,
+        topic: str,
+        partition: int,
+        start: int,
+        wanted: Callable[[bytes], bool],
+        on_record: Callable[[], None],
     ) -> Iterator[Found]:
         for message in self._messages(topic, partition, start):
             on_record()
-            if not key or message.key() == key:
+            if wanted(message.key() or b""):
                 yield found(message)
 
     def _messages(self, topic: str, partition: int, start: int) -> Iterator[Message]:
