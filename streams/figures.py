@@ -1,23 +1,27 @@
 """A fleet's figures, as metrics show them: kept by the rows that change, never by a scan.
 
 A fleet's row has its sums; the keys of its expiry index have the ends of its members' certificates.
-The days of the index are counted as keys come and go, and the first key gives the least.
+The days of the index are counted as keys come and go, and the first key gives the least. Campaigns
+are counted by state as their rows change, until they have ended.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from schemas.fleet_states import FleetRow
-from streams.core import health, ring, statistics
+from schemas.fleet_states import CampaignRow, FleetRow
+from streams.core import campaign, health, ring, statistics
 from streams.core.windows import DAY_MS
 
-FLEETS, EXPIRIES = b"fleet:", b"expiry:"
+FLEETS, EXPIRIES, CAMPAIGNS = b"fleet:", b"expiry:", b"campaign:"
+UNENDED = (*campaign.OPEN, campaign.ENDING)
 
 
 @dataclass(frozen=True, slots=True)
 class FleetFigures:
-    """One fleet at the end of a batch; `days` counts certificates by the day of their end.
+    """One fleet at the end of a batch.
 
+    `days` counts certificates by the day of their end, `campaigns` those not ended by state.
     `first_not_after_at` is zero where no member has a certificate. Several fleets add up.
     """
 
@@ -40,6 +44,7 @@ class FleetFigures:
     days_before_expiry: int = 0
     error_rate_max: float = 0.0
     days: dict[int, int] = field(default_factory=dict)
+    campaigns: dict[str, int] = field(default_factory=dict)
 
     def error_rate(self) -> float:
         """Return failed / finished of the open window, zero where there is too little to tell."""
@@ -70,7 +75,9 @@ class FleetFigures:
         return health.rates(self.window_finished, self.window_failed, self.latencies, 0.0, 0)
 
 
-def of(row: FleetRow, first_not_after_at: int, days: dict[int, int]) -> FleetFigures:
+def of(
+    row: FleetRow, first_not_after_at: int, days: dict[int, int], campaigns: dict[str, int]
+) -> FleetFigures:
     """Return the figures of a fleet's row."""
     sums, base = statistics.total(row), row.window_base
     opened = bool(row.window_started_at)
@@ -93,6 +100,7 @@ def of(row: FleetRow, first_not_after_at: int, days: dict[int, int]) -> FleetFig
         days_before_expiry=_days_before_expiry(row),
         error_rate_max=row.config.monitoring.alert_thresholds.error_rate,
         days=days,
+        campaigns=campaigns,
     )
 
 
@@ -100,43 +108,62 @@ def together(all_of: Iterable[FleetFigures]) -> FleetFigures:
     """Return several fleets as one: sums, the first end of a certificate, the least threshold."""
     found = list(all_of)
     days: dict[int, int] = {}
+    campaigns: Counter[str] = Counter()
     latencies: tuple[int, ...] = ()
     for one in found:
+        campaigns.update(one.campaigns)
         latencies = health.added(latencies, one.latencies)
         for day, count in one.days.copy().items():
             days[day] = days.get(day, 0) + count
     summed = {
         name: sum(getattr(one, name) for one in found)
         for name in FleetFigures.__dataclass_fields__
-        if name not in ("days", "latencies", *_NO_SUMS)
+        if name not in ("days", "latencies", "campaigns", *_NO_SUMS)
     }
     least = {
         name: min((getattr(one, name) for one in found if getattr(one, name)), default=0)
         for name in _NO_SUMS
     }
-    return FleetFigures(**summed, **least, latencies=latencies, days=days)
+    return FleetFigures(
+        **summed, **least, latencies=latencies, days=days, campaigns=dict(campaigns)
+    )
 
 
 class FleetView:
     """The figures of one partition's fleets, by fleet."""
 
-    rows: tuple[bytes, ...] = (FLEETS,)
+    rows: tuple[bytes, ...] = (FLEETS, CAMPAIGNS)
     keys: tuple[bytes, ...] = (EXPIRIES,)
 
     def __init__(self) -> None:
         self.figures: dict[str, FleetFigures] = {}
         self._rows: dict[str, FleetRow] = {}
         self._days: dict[str, dict[int, int]] = {}
+        self._campaigns: dict[str, dict[bytes, str]] = {}
         self._touched: set[str] = set()
 
-    def row(self, key: bytes, row: FleetRow | None) -> None:
-        """Take a fleet's row."""
+    def row(self, key: bytes, row: FleetRow | CampaignRow | None) -> None:
+        """Take the row of a fleet or of a campaign."""
+        if key.startswith(CAMPAIGNS):
+            assert not isinstance(row, FleetRow)
+            self._campaign(key, row)
+            return
+        assert not isinstance(row, CampaignRow)
         fleet_id = key[len(FLEETS) :].decode()
         self._touched.add(fleet_id)
         if row is None:
             self._rows.pop(fleet_id, None)
         else:
             self._rows[fleet_id] = row
+
+    def _campaign(self, key: bytes, row: CampaignRow | None) -> None:
+        fleet_id = key[len(CAMPAIGNS) :].decode().split("/", 1)[0]
+        self._touched.add(fleet_id)
+        states = self._campaigns.setdefault(fleet_id, {})
+        if row is not None and row.state in UNENDED:
+            states[key] = row.state
+        else:
+            states.pop(key, None)
 
     def key(self, key: bytes, by: int) -> None:
         """Count a certificate by the day on which it ends."""
@@ -159,7 +186,9 @@ class FleetView:
             prefix = ring.expiries(fleet_id)
             key = first(prefix)
             first_at = 0 if key is None else ring.ready_at(key, prefix)
-            self.figures[fleet_id] = of(row, first_at, self._days.setdefault(fleet_id, {}))
+            days = self._days.setdefault(fleet_id, {})
+            campaigns = Counter(self._campaigns.get(fleet_id, {}).values())
+            self.figures[fleet_id] = of(row, first_at, days, dict(campaigns))
         self._touched.clear()
 
 

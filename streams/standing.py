@@ -12,7 +12,7 @@ from schemas.metrics import worker as metrics
 from schemas.metrics.metric import DAYS, OTHER_FLEETS, Metric
 from streams.core.rotation import IDLE, NAMES
 from streams.engine.table import Standing
-from streams.figures import FleetFigures, FleetView, together
+from streams.figures import UNENDED, FleetFigures, FleetView, together
 
 DEVICES = "devices"
 """The program whose partition rows have totals of devices."""
@@ -153,6 +153,14 @@ def _of_fleets(shown: list[tuple[str, int, FleetFigures]], hidden: int) -> Itera
     yield _gauge(metrics.FLEET_ERROR_RATE_MAX, each(lambda one: one.error_rate_max))
     yield _gauge(metrics.FLEET_LATENCY, each(lambda one: one.latency_seconds()))
     yield _gauge(metrics.FLEET_DEVICES_IN_WORK, each(lambda one: one.in_work))
+    yield _gauge(
+        metrics.FLEET_CAMPAIGNS,
+        (
+            ((fleet, state), one.campaigns.get(state, 0))
+            for fleet, _, one in shown
+            for state in UNENDED
+        ),
+    )
     yield _counter(metrics.FLEET_RESULTS_FINISHED, each(lambda one: one.finished))
     yield _counter(metrics.FLEET_RESULTS_FAILED, each(lambda one: one.failed))
     yield _gauge(metrics.FLEETS_HIDDEN, [((), hidden)])

@@ -126,6 +126,14 @@ FLEET_DEVICES_IN_WORK = Metric(
     "Members that have an order of a campaign.",
     _FLEET,
 )
+FLEET_CAMPAIGNS = Metric(
+    _WORKER,
+    "gauge",
+    "fleet_campaigns",
+    "campaigns",
+    "Campaigns that have not ended, by state: planned, running, gated, paused, halted, ending.",
+    ("fleet", "state"),
+)
 FLEET_UPDATE_DURATION = Metric(
     _WORKER,
     "histogram",

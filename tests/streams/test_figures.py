@@ -1,17 +1,18 @@
 """A fleet's figures, kept by what changes, equal those of a scan over all rows."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import fleet_events as events
-from schemas.fleet_states import FleetSums
+from schemas.fleet_states import CampaignGroup, FleetSums
 from streams.core import ring
 from streams.core.windows import DAY_MS
 from streams.figures import FleetFigures, FleetView, together
-from tests.helpers.fleets import CAUSE, DAY, FLEET, NOON, Fleets
+from tests.helpers.fleets import CAUSE, DAY, FLEET, NOON, Fleets, update
 
 DEVICES = [f"d-{number}" for number in range(6)]
 
@@ -118,11 +119,37 @@ def test_days_are_those_of_the_machine() -> None:
     assert figures.ending_within(0, NOON + 11 * DAY) == 1
 
 
+def test_campaigns_are_counted_until_they_end() -> None:
+    """One waits for its gate, one runs and halts; what has ended is no longer shown."""
+    fleets = Fleets().created().joined(DEVICES)
+    view = FleetView()
+    follow(view, {}, fleets)
+    assert view.figures[FLEET].campaigns == {}
+    gated = update(groups=(CampaignGroup(count=2, gate=True),))
+    frail = update(failure_threshold=0.1, finished_min=1)
+    steps: list[tuple[Callable[[], Any], dict[str, int]]] = [
+        (lambda: fleets.order(gated, "gated"), {"gated": 1}),
+        (lambda: fleets.order(frail, "frail"), {"gated": 1, "running": 1}),
+        (lambda: fleets.end_work("failed"), {"gated": 1, "halted": 1}),
+        (lambda: fleets.add(events.CampaignAborted(FLEET, "frail", "ops")), {"gated": 1}),
+    ]
+    for step, counts in steps:
+        before = rows_of(fleets)
+        step()
+        follow(view, before, fleets)
+        assert view.figures[FLEET].campaigns == counts
+    opened = FleetView()
+    follow(opened, {}, fleets)
+    assert opened.figures == view.figures
+
+
 def test_several_fleets_add_up() -> None:
     """What has no label of its own is summed; the first end of a certificate is the least."""
     one = FleetFigures(devices=2, first_not_after_at=500, days={1: 2}, latencies=(1,))
     other = FleetFigures(devices=3, first_not_after_at=400, days={1: 1, 2: 2}, latencies=(0, 2))
+    other.campaigns["halted"] = 1
     nobody = FleetFigures()
     both = together([one, other, nobody])
     assert (both.fleets, both.devices, both.first_not_after_at) == (3, 5, 400)
     assert (both.days, both.latencies) == ({1: 3, 2: 2}, (1, 2))
+    assert both.campaigns == {"halted": 1}
