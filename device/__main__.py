@@ -1,4 +1,4 @@
-"""The program: `python -m device init | adopt | run | simulate`; `--help` has examples."""
+"""The program: `python -m device init | adopt | enrol | run | simulate`; `--help` has examples."""
 
 import argparse
 import asyncio
@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,16 +15,19 @@ from cryptography import x509
 from device import provision
 from device.agent import Agent
 from device.coap.link import COAPS, COAPS_TCP
-from device.door import door
+from device.door import HttpsDoor, door
 from device.link import MQTTS
 from device.misbehaviour import BEHAVIOURS
 from device.observer import Ledger, LedgerObserver
+from device.renewal import Denied, Later
 from device.simulator import Plan, Simulator
 from device.store import InstallRefused, NoIdentity
 
 EXAMPLES = """examples:
   python -m device init --id lamp-7 --dir lamp-7              key and lamp-7/device.csr
   python -m device adopt --id lamp-7 --dir lamp-7 --cert lamp-7.pem
+  python -m device enrol --id lamp-8 --dir lamp-8 --door https://est.example:8443 \\
+      --ca service-ca.pem --token-file token              instead: fleetcert device invite lamp-8
   echo '{"celsius": 21.5}' | python -m device run --id lamp-7 --dir lamp-7 \\
       --host broker.example --port 8883 --ca service-ca.pem --report temperature
   python -m device simulate --count 100 --dir fleet --host localhost --port 8883 \\
@@ -43,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         status: int = chosen.work(chosen)
-    except (InstallRefused, NoIdentity, ValueError, OSError) as error:
+    except (InstallRefused, NoIdentity, Denied, Later, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return status
@@ -58,6 +62,24 @@ def _adopt(chosen: argparse.Namespace) -> int:
     certificate = x509.load_pem_x509_certificate(chosen.cert.read_bytes())
     print(provision.adopt(chosen.id, chosen.dir, certificate).fingerprint)
     return 0
+
+
+def _enrol(chosen: argparse.Namespace) -> int:
+    """Enrol by an invitation's token; ask again for as long as the door says so."""
+    at = door(chosen.door, chosen.ca)
+    if not isinstance(at, HttpsDoor):
+        raise ValueError(f"{chosen.door}: a device enrols over https://")
+    token = chosen.token_file.read_text() if chosen.token_file else sys.stdin.readline()
+    until = time.monotonic() + chosen.within
+    while True:
+        try:
+            print(provision.enrol(chosen.id, chosen.dir, at, token.strip()).fingerprint)
+        except Later as later:
+            if time.monotonic() > until:
+                raise
+            time.sleep(later.seconds or 1.0)
+            continue
+        return 0
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -149,6 +171,13 @@ def _parser() -> argparse.ArgumentParser:
     _device(commands.add_parser("init", help="make key and CSR"), _init)
     adopt = _device(commands.add_parser("adopt", help="install the first certificate"), _adopt)
     adopt.add_argument("--cert", type=Path, required=True, help="the certificate, PEM")
+    enrol = _device(commands.add_parser("enrol", help="get the first one by a token"), _enrol)
+    enrol.add_argument("--door", required=True, help="the EST door, https://HOST:8443")
+    enrol.add_argument("--ca", type=Path, required=True, help="who signed the door, PEM")
+    enrol.add_argument(
+        "--token-file", type=Path, help="where the token is; else in a line of standard input"
+    )
+    enrol.add_argument("--within", type=float, default=60.0, help="seconds to wait for it")
     run = _device(commands.add_parser("run", help="run one device"), _run)
     _broker(run)
     run.add_argument("--report", metavar="TYPE", help="report lines of standard input, then end")

@@ -1,4 +1,4 @@
-"""Renewal doors of EST: over HTTPS (RFC 7030) and over CoAP (RFC 9148), by one address.
+"""Doors of EST: over HTTPS (RFC 7030) and over CoAP (RFC 9148), by one address.
 
 Rules of this file: the door must be of the service CA, as the broker must; what it answers is
 bounded, and judged by the store, not here.
@@ -7,6 +7,8 @@ bounded, and judged by the store, not here.
 import asyncio
 import base64
 import http.client
+import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,13 +17,14 @@ from aiocoap import Message as CoapMessage
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from device.coap.link import COAPS, COAPS_TCP, LATER, CoapLink
-from device.link import Broker, Lost, Refused, Unreachable, tls_context
+from device.link import Broker, Lost, Refused, Unreachable, tls_context, trusting
 from device.renewal import Denied, Door, Later
 from device.store import Identity
 
 HTTPS = "https"
 PORTS = {HTTPS: 8443, COAPS_TCP: 5685, COAPS: 5685}
-PATH = "/.well-known/est/simplereenroll"
+ENROL, RENEW = "/.well-known/est/simpleenroll", "/.well-known/est/simplereenroll"
+NOTHING: Mapping[str, str] = {}
 ANSWER_BYTES_MAX = 65_536
 SECONDS = 30.0
 PKCS10, CERTIFICATE = 286, 287
@@ -48,16 +51,24 @@ class HttpsDoor:
 
     async def renew(self, identity: Identity, csr: bytes) -> bytes:
         """Return the certificate (DER) for a CSR (DER). Raises Later or Denied."""
-        return await asyncio.to_thread(self._renew, identity, csr)
-
-    def _renew(self, identity: Identity, csr: bytes) -> bytes:
         context = tls_context(self._ca_file, identity)
+        return await asyncio.to_thread(self._ask, context, RENEW, csr)
+
+    def enrol(self, device_id: str, token: str, csr: bytes) -> bytes:
+        """Return an invited device's first certificate (DER); it blocks. Raises Later or Denied."""
+        context = trusting(self._ca_file)
+        shown = base64.b64encode(f"{device_id}:{token}".encode()).decode()
+        return self._ask(context, ENROL, csr, {"Authorization": f"Basic {shown}"})
+
+    def _ask(
+        self, context: ssl.SSLContext, path: str, csr: bytes, more: Mapping[str, str] = NOTHING
+    ) -> bytes:
         connection = http.client.HTTPSConnection(
             self._host, self._port, timeout=SECONDS, context=context
         )
         try:
-            headers = {"Content-Type": "application/pkcs10"}
-            connection.request("POST", PATH, base64.encodebytes(csr), headers)
+            headers = {"Content-Type": "application/pkcs10", **more}
+            connection.request("POST", path, base64.encodebytes(csr), headers)
             response = connection.getresponse()
             body = response.read(ANSWER_BYTES_MAX)
         except (OSError, http.client.HTTPException) as error:

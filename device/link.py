@@ -69,10 +69,16 @@ class Message:
     packet_id: int | None
 
 
-def tls_context(ca_file: Path, identity: Identity) -> ssl.SSLContext:
-    """Return a client context: TLS 1.3 at least, the broker verified, our certificate shown."""
+def trusting(ca_file: Path) -> ssl.SSLContext:
+    """Return a client context: TLS 1.3 at least, the server verified, nothing shown."""
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def tls_context(ca_file: Path, identity: Identity) -> ssl.SSLContext:
+    """Return a client context: TLS 1.3 at least, the broker verified, our certificate shown."""
+    context = trusting(ca_file)
     context.load_cert_chain(identity.certificate_file, identity.key_file)
     return context
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from device import durable
+from device.door import HttpsDoor
 from device.store import Identity, Store
 from pki.authority import key_usage
 from schemas.envelope import URN_PREFIX, is_device_id
@@ -52,6 +53,20 @@ def enrolment_request(device_id: str, store: Store) -> bytes:
     builder = x509.CertificateSigningRequestBuilder().subject_name(_name(device_id))
     builder = builder.add_extension(_san(device_id), critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def enrol(device_id: str, directory: Path, door: HttpsDoor, token: str) -> Identity:
+    """Get an invited device's first certificate from a door of EST and make it current.
+
+    Its key is made once, so that a lost answer is asked for again; a device that holds a
+    certificate is left as it is. Raises Later, Denied, InstallRefused.
+    """
+    store = Store(directory)
+    if store.identities():
+        return store.current()
+    request = x509.load_pem_x509_csr(enrolment_request(device_id, store))
+    der = door.enrol(device_id, token, request.public_bytes(serialization.Encoding.DER))
+    return adopt(device_id, directory, x509.load_der_x509_certificate(der))
 
 
 def write_request(device_id: str, directory: Path) -> Path:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -201,3 +202,45 @@ def test_a_door_has_an_address(tmp_path: Path) -> None:
     for wrong in ("est.example:8443", "http://est.example", "https://", "https://a/b"):
         with pytest.raises(ValueError, match="coaps\\+tcp"):
             door(wrong, tmp_path)
+
+
+async def test_an_invited_device_enrols_by_the_program(
+    authorities: Authorities, tmp_path: Path
+) -> None:
+    """`enrol`, the token from standard input: a store with its first certificate; again the same.
+
+    A wrong token and a door that is away are one line each, and exit code 1.
+    """
+    async with running(authorities, tmp_path) as est:
+        token = await est.invite("lamp")
+        address = f"https://localhost:{est.port}"
+
+        async def enrol(shown: str, *options: str) -> tuple[int, str, str]:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "device", "enrol", "--id", "lamp"),
+                *("--dir", str(tmp_path / "lamp"), "--door", address),
+                *("--ca", str(authorities.service_ca), *options),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            async with asyncio.timeout(30):
+                said, errors = await process.communicate(f"{shown}\n".encode())
+            return process.returncode or 0, said.decode().strip(), errors.decode()
+
+        status, _, errors = await enrol("wrong")
+        assert (status, errors.count("\n")) == (1, 1)
+        assert errors.startswith("error: 401: invitation-unknown")
+        assert not Store(tmp_path / "lamp").identities()
+        status, fingerprint, errors = await enrol(token)
+        assert (status, errors) == (0, "")
+        assert Store(tmp_path / "lamp").current().fingerprint == fingerprint
+        assert await enrol(token) == (0, fingerprint, "")
+        (tmp_path / "lamp").rename(tmp_path / "elsewhere")
+        status, _, errors = await enrol(token)
+        assert (status, errors.startswith("error: 403: invitation-spent")) == (1, True)
+        assert token not in "".join(
+            one.read_text() for one in (tmp_path / "elsewhere").rglob("*") if one.is_file()
+        )
+    status, _, errors = await enrol(token, "--within", "0")
+    assert (status, errors.startswith("error: ConnectionRefusedError")) == (1, True)
