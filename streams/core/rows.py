@@ -158,13 +158,15 @@ class Overlay:
             if our is None or (their is not None and their[0] < our):
                 assert their is not None
                 found.append(their)
-                their = next(theirs, None)
+                if len(found) < limit:  # the next one may cost another page
+                    their = next(theirs, None)
                 continue
-            if their is not None and their[0] == our:
-                their = next(theirs, None)
             if self.changes[our] is not None:
                 found.append((our, self.changes[our]))
-            our = next(ours, None)
+            if len(found) < limit:
+                if their is not None and their[0] == our:
+                    their = next(theirs, None)
+                our = next(ours, None)
         return found
 
     def _under(self, prefix: bytes, after: bytes, page: int) -> Iterator[tuple[bytes, Any]]:
