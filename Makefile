@@ -51,6 +51,7 @@ docs: setup ## Draw the files that are drawn from code
 bench: setup ## Measure
 	$(BIN)/python -m benchmarks.machine
 	$(BIN)/python -m benchmarks.rows
+	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.bridge
 	$(BIN)/python -m benchmarks.latency
