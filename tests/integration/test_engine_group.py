@@ -23,6 +23,7 @@ CHAOS = bool(os.environ.get("FLEETCERT_CHAOS"))
 STORMS = 60 if CHAOS else 5
 ROWS = 100_000 if CHAOS else 20_000
 RESUMED_SECONDS = 15.0
+LATE_MS = 3_000
 COMMITTED_SECONDS = 3.0
 USUAL_SESSION_SECONDS = Settings().session_timeout_seconds
 """What a user has: another worker takes over no sooner."""
@@ -199,6 +200,11 @@ def test_work_resumes_soon_after_a_kill_with_many_rows(
             lambda: Fleet(engine.bootstrap).partition_row(0).rows == ROWS,
             within=4 * WITHIN,
             describe="all rows are there",
+        )
+        until(
+            lambda: time.time() * 1000 - Fleet(engine.bootstrap).partition_row(0).now < LATE_MS,
+            within=4 * WITHIN,
+            describe="no deadline of theirs is left for the successor",
         )
         first.kill()
         killed = time.monotonic()
