@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from schemas.topics import DEVICE_STATE
+from streams.engine.log import bounds_of
 from tests.helpers.stack import RunningStack
 from tests.helpers.wait import lasting, until_async
 
 SEED_VARIABLE = "FLEETCERT_SEED"
 STOP_SHARE = 0.35
+ANSWER_SECONDS = 2.0
 STOP_SECONDS = (1.0, 9.0)
 """Shorter and longer than the session time-outs."""
 HEARD = 5
@@ -67,7 +69,7 @@ class Probe:
         """Return where the changelog's partitions end: ticks move all. Empty without Kafka."""
         where = [TopicPartition(DEVICE_STATE, one) for one in range(self.stack.layout.partitions)]
         try:
-            return [self._consumer.get_watermark_offsets(one, timeout=2.0)[1] for one in where]
+            return [bounds_of(self._consumer, one, ANSWER_SECONDS).high for one in where]
         except KafkaException:
             return []
 
@@ -102,7 +104,14 @@ class Probe:
                     took.pop(name, None)  # it looked well before anybody noticed the fault
             return all(parts.values())
 
-        await until_async(look, within, lambda: f"whole after {fault}; came back: {took}")
+        def missed() -> str:
+            said = [
+                f"{one['name']} {one['state']} (started anew {one['restarts']} times)"
+                for one in self.stack.processes().values()
+            ]
+            return f"whole after {fault}; came back: {took}; processes: {', '.join(said)}"
+
+        await until_async(look, within, missed)
         return took | {"all": time.monotonic() - began}
 
 
