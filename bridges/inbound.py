@@ -11,7 +11,7 @@ import cbor2
 import msgspec
 
 from pki.requests import VERIFIER, MalformedRequest, examine
-from schemas import events
+from schemas import events, progress
 from schemas.decisions import DeadLetter
 from schemas.envelope import Evidence, Numbering
 from schemas.reasons import Reason
@@ -176,12 +176,7 @@ def _reply(
 ) -> events.Keyed:
     signed = fields.get("signing_request")
     if signed is None:
-        outcome, detail = fields.get("outcome"), fields.get("detail", "")
-        if not isinstance(outcome, str) or not isinstance(detail, str) or outcome not in OUTCOMES:
-            raise Refused(Reason.MALFORMED, "outcome is accepted, done, failed or refused")
-        return events.CommandAnswered(
-            device_id, evidence, numbering, command_id, outcome, detail[:DETAIL_CHARACTERS_MAX]
-        )
+        return _answer(device_id, evidence, numbering, command_id, fields)
     if not isinstance(signed, bytes):
         raise Refused(Reason.MALFORMED, "signing_request is a byte string")
     try:
@@ -203,6 +198,25 @@ def _reply(
         csr_signature_valid=found.csr_signature_valid,
         request_signature_valid=found.request_signature_valid,
         verifier=VERIFIER,
+    )
+
+
+def _answer(
+    device_id: str,
+    evidence: Evidence,
+    numbering: Numbering | None,
+    command_id: str,
+    fields: dict[str, Any],
+) -> events.CommandAnswered:
+    outcome, detail = fields.get("outcome"), fields.get("detail", "")
+    if not isinstance(outcome, str) or not isinstance(detail, str) or outcome not in OUTCOMES:
+        raise Refused(Reason.MALFORMED, "outcome is accepted, done, failed or refused")
+    said = fields.get("progress", "")
+    wrong = progress.objection(outcome, said) if isinstance(said, str) else "progress is no text"
+    if wrong:
+        raise Refused(Reason.MALFORMED, wrong)
+    return events.CommandAnswered(
+        device_id, evidence, numbering, command_id, outcome, detail[:DETAIL_CHARACTERS_MAX], said
     )
 
 

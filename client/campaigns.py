@@ -8,7 +8,7 @@ for row in campaigns.watch("pumps", "fw-2.1"):
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from client import campaign_spec
 from client.answers import Answers
@@ -16,7 +16,15 @@ from client.errors import FleetError
 from client.fleets import Fleets, table_for
 from client.kafka import Timeouts
 from schemas import fleet_events as events
-from schemas.fleet_states import CampaignRow, CampaignSpec, ZoneTable
+from schemas.fleet_states import (
+    CampaignRow,
+    CampaignSpec,
+    MemberOrder,
+    MemberResult,
+    MemberRow,
+    ZoneTable,
+)
+from schemas.progress import IN_WORK
 from schemas.topics import FLEET_STATE
 from streams.core import campaign, rehearsal, ring
 from streams.core.rehearsal import Plan
@@ -78,6 +86,10 @@ class Campaigns:
             f"{fleet_id}`"
         )
 
+    def devices(self, fleet_id: str, campaign_id: str) -> list[MemberRow]:
+        """Return the members whom a campaign has ordered, as each stands: those in work first."""
+        return taking_part(self._fleets.members(fleet_id), campaign_id)
+
     def watch(
         self,
         fleet_id: str,
@@ -120,7 +132,39 @@ class Campaigns:
         return events.CampaignOrdered(fleet_id, campaign_id, spec, zone, self._actor)
 
 
-def progress(row: CampaignRow) -> str:
-    """Return a campaign's counts as a line."""
-    figures = campaign.figures(row)
-    return " ".join(f"{name.replace('_', '-')} {count}" for name, count in figures.items())
+def counts(row: CampaignRow) -> str:
+    """Return a campaign's counts as a line; what is none of it is left out of the brackets."""
+    within = {
+        "in_work": words(row),
+        "failed": f"rolled-back {back}" if (back := rolled_back(row)) else "",
+    }
+    figures = {name: f"{count}" for name, count in campaign.figures(row).items()}
+    figures |= {name: f"{figures[name]} ({text})" for name, text in within.items() if text}
+    return " ".join(f"{name.replace('_', '-')} {text}" for name, text in figures.items())
+
+
+def words(row: CampaignRow) -> str:
+    """Return how far the devices in work are: each word with its count, empty for no word."""
+    found = {one.value: getattr(row.progress_counts, one.value) for one in IN_WORK}
+    return ", ".join(f"{word} {count}" for word, count in found.items() if count)
+
+
+def rolled_back(row: CampaignRow) -> int:
+    """Return how many of the failed run again what they ran before."""
+    return sum(one.rolled_back for one in row.groups)
+
+
+def taking_part(members: Iterable[MemberRow], campaign_id: str) -> list[MemberRow]:
+    """Return the members whom a campaign has ordered: in work first, then by id."""
+    found = [one for one in members if in_work(one, campaign_id) or ended(one, campaign_id)]
+    return sorted(found, key=lambda one: (not in_work(one, campaign_id), one.device_id))
+
+
+def in_work(row: MemberRow, campaign_id: str) -> MemberOrder | None:
+    """Return a member's order of a campaign, None where it has none."""
+    return row.order if row.order and row.order.campaign_id == campaign_id else None
+
+
+def ended(row: MemberRow, campaign_id: str) -> MemberResult | None:
+    """Return how a member's part in a campaign ended, None where it has not."""
+    return row.last if row.last and row.last.campaign_id == campaign_id else None

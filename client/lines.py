@@ -103,7 +103,8 @@ def _reported(one: events.DeviceReported) -> str:
 
 
 def _answered(one: events.CommandAnswered) -> str:
-    return f"{one.outcome} for {one.command_id} {_short(one.detail)}".rstrip()
+    said = f"{one.outcome}, {one.progress}" if one.progress else one.outcome
+    return f"{said} for {one.command_id} {_short(one.detail)}".rstrip()
 
 
 def _requested(one: events.SigningRequested) -> str:

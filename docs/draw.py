@@ -8,7 +8,7 @@ from typing import get_args
 
 from client import answers, feeds
 from docs import draw_configuration
-from schemas import codec, events, fleet_events, reasons, topics
+from schemas import codec, events, fleet_events, progress, reasons, topics
 from schemas.decisions import DecisionName
 from schemas.metrics import METRICS, metric, worker
 from streams.core import anomaly, campaign, fleet_config, rotation
@@ -56,6 +56,11 @@ def glossary_page() -> str:
     """Return docs/glossary.md."""
     lines = ["# Glossary", "", DRAWN.strip(), "", "## Reasons", ""]
     lines += [f"- **{one.value}**: {reasons.SENTENCES[one]}" for one in reasons.Reason]
+    lines += ["", "## Progress of an update", ""]
+    lines += [
+        f"- **{one.value}**, with the outcome `{progress.OUTCOMES[one]}`: {sentence}"
+        for one, sentence in progress.SENTENCES.items()
+    ]
     lines += ["", "## Records", ""]
     for kinds in codec.roots().values():
         for kind in kinds:

@@ -107,7 +107,10 @@ class DeviceReported:
 
 @dataclass(frozen=True, slots=True)
 class CommandAnswered:
-    """A reply to a command: outcome is `accepted`, `done`, `failed` or `refused`."""
+    """A reply to a command: outcome is `accepted`, `done`, `failed` or `refused`.
+
+    `progress` is how far an update is (`schemas.progress`), empty where the device does not say.
+    """
 
     device_id: str
     evidence: Evidence
@@ -115,6 +118,7 @@ class CommandAnswered:
     command_id: str
     outcome: str
     detail: str
+    progress: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,6 +187,18 @@ class OrderEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderProgressed:
+    """A device is further with an order that has not ended; `progress` is the device's word."""
+
+    fleet_id: str
+    device_id: str
+    campaign_id: str
+    order_id: str
+    progress: str
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
 class FleetTotalsReported:
     """The sums of one partition of the device table, sent when they changed."""
 
@@ -233,6 +245,7 @@ FleetKeyed = (
     | OrderEnded
     | FleetTotalsReported
     | CampaignContinued
+    | OrderProgressed
 )
 FleetBroadcast = ClockTicked | CoreVersionActivated | FleetDefaultsActivated
 FleetEvent = FleetKeyed | FleetBroadcast

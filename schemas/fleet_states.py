@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from schemas.artefact import Artefact
 from schemas.fleet_sums import FleetSums as FleetSums
+from schemas.progress import NO_PROGRESS, ProgressCounts
 from schemas.states import Watch
 
 
@@ -171,7 +172,10 @@ class QueuedIn:
 
 @dataclass(frozen=True, slots=True)
 class MemberOrder:
-    """An order in work: counted as timed out at `deadline_at`."""
+    """An order in work: counted as timed out at `deadline_at`, however far it is.
+
+    `progress` is the furthest that the device has told (since `progress_at`), empty for nothing.
+    """
 
     order_id: str
     campaign_id: str
@@ -179,6 +183,8 @@ class MemberOrder:
     attempt: int
     ordered_at: int
     deadline_at: int
+    progress: str = ""
+    progress_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +303,7 @@ class GroupCounts:
     """Where one group stands. `size` is what it was planned for, `queued` who still waits.
 
     No key of the group's lane lies at or before `floor`: a scan need not step over who is gone.
+    `rolled_back` are those of the failed that run again what they ran before.
     """
 
     size: int
@@ -308,6 +315,7 @@ class GroupCounts:
     timed_out: int = 0
     dropped: int = 0
     floor: bytes = b""
+    rolled_back: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,3 +361,4 @@ class CampaignRow:
     forgiven_failed: int
     continuing: bool
     duration_sum_ms: int
+    progress_counts: ProgressCounts = NO_PROGRESS

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     DEVICE_AWAY = "device-away"
     DEVICE_REFUSED = "device-refused"
     DEVICE_FAILED = "device-failed"
+    ROLLED_BACK = "rolled-back"
     NOT_PROVEN = "not-proven"
     ATTEMPTS_SPENT = "attempts-spent"
     PROVEN_IN_USE = "proven-in-use"
@@ -137,6 +138,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.DEVICE_AWAY: "The device did not answer the command in time.",
     Reason.DEVICE_REFUSED: "The device refused the command.",
     Reason.DEVICE_FAILED: "The device accepted the command and failed.",
+    Reason.ROLLED_BACK: "The update was not healthy; the device runs again what it ran before.",
     Reason.NOT_PROVEN: "The device did not come back with the new certificate in time.",
     Reason.ATTEMPTS_SPENT: "Every attempt failed; a person must look.",
     Reason.PROVEN_IN_USE: "The first event came under the new certificate.",

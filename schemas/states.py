@@ -201,13 +201,17 @@ class RefusedSession:
 
 @dataclass(frozen=True, slots=True)
 class UpdateInWork:
-    """An update that the device was asked for; the command is sent again until it is `accepted`."""
+    """An update that the device was asked for; the command is sent again until it is `accepted`.
+
+    `progress` is the furthest that the device has told of it, empty for nothing.
+    """
 
     command_id: str
     artefact: Artefact
     accepted: bool
     issued_at: int
     deadline_at: int
+    progress: str = ""
 
 
 @dataclass(frozen=True, slots=True)

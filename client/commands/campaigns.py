@@ -1,16 +1,17 @@
 """`fleetcert campaign create|plan|list|show|watch|pause|resume|abort|gate`."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from client import campaign_spec, instants, terminal
-from client.campaigns import Campaigns, progress
+from client.campaigns import Campaigns, counts, ended, in_work
 from client.commands.fleets import FleetId
 from client.commands.options import KAFKA, Bootstrap, Json, examples
-from schemas.fleet_states import CampaignRow, CampaignSpec
+from schemas.fleet_states import CampaignRow, CampaignSpec, MemberRow
 from streams.core import campaign as rules
 from streams.core.rehearsal import Plan
 
@@ -22,6 +23,8 @@ SpecText = Annotated[
     str, typer.Option("--spec", help="The campaign: JSON, or @FILE (docs/campaigns.md).")
 ]
 ROTATE_ALL = '{"kind": "rotation"}'
+DEVICES_SHOWN_MAX = 50
+Steer = Callable[[Campaigns, str, str], None]
 
 
 def _spec(text: str) -> CampaignSpec:
@@ -112,7 +115,7 @@ def list_campaigns(fleet_id: FleetId, bootstrap: Bootstrap = KAFKA, as_json: Jso
                 one.state,
                 one.reason,
                 instants.shown(one.ordered_at),
-                progress(one),
+                counts(one),
             )
             for one in rows
         ],
@@ -126,12 +129,22 @@ def show(
     bootstrap: Bootstrap = KAFKA,
     as_json: Json = False,
 ) -> None:
-    """Show one campaign: its state, its groups and why it waits."""
-    row = Campaigns(bootstrap).campaign(fleet_id, campaign_id)
+    """Show one campaign: its state, its groups, why it waits, and how far its devices are."""
+    campaigns = Campaigns(bootstrap)
+    row = campaigns.campaign(fleet_id, campaign_id)
+    devices = campaigns.devices(fleet_id, campaign_id)
     if as_json:
-        return terminal.as_json(row)
+        for one in (row, *devices):
+            terminal.as_json(one)
+        return
     terminal.say(f"{row.campaign_id} of {row.fleet_id}: {row.spec.kind}, by {row.actor}")
     terminal.say(_state(row))
+    terminal.say(counts(row))
+    _print_groups(row)
+    _print_devices(campaign_id, devices)
+
+
+def _print_groups(row: CampaignRow) -> None:
     columns = ("group", "size", "enrolled", "waiting", "in work", "succeeded", "failed", "left")
     terminal.table(
         "Groups",
@@ -152,6 +165,27 @@ def show(
     )
 
 
+def _print_devices(campaign_id: str, devices: list[MemberRow]) -> None:
+    """Print those in work and those that failed: who succeeded is a number above."""
+    told = [line for one in devices if (line := _device(one, campaign_id))]
+    if told:
+        columns = ("device", "attempt", "", "why", "since (UTC)")
+        terminal.table("Devices in work or failed", columns, told[:DEVICES_SHOWN_MAX])
+    if len(told) > DEVICES_SHOWN_MAX:
+        terminal.say(f"and {len(told) - DEVICES_SHOWN_MAX} more; --json has all")
+
+
+def _device(row: MemberRow, campaign_id: str) -> tuple[object, ...] | None:
+    order, result = in_work(row, campaign_id), ended(row, campaign_id)
+    if order is not None:
+        at = instants.shown(order.progress_at or order.ordered_at)
+        return row.device_id, order.attempt, order.progress or "ordered", "", at
+    if result is None or result.outcome == rules.SUCCEEDED:
+        return None
+    at = instants.shown(result.ended_at)
+    return row.device_id, result.attempts, result.outcome, result.reason, at
+
+
 @app.command("watch", epilog=examples("campaign watch pumps fw-2.1"))
 def watch(
     fleet_id: FleetId,
@@ -166,45 +200,30 @@ def watch(
             terminal.as_json(row)
         else:
             now = instants.shown(time.time_ns() // 1_000_000)
-            terminal.say(f"{now}  {_state(row)}  {progress(row)}")
+            terminal.say(f"{now}  {_state(row)}  {counts(row)}")
     if row is None or row.state != rules.COMPLETED:
         raise typer.Exit(1)
 
 
-@app.command("pause", epilog=examples("campaign pause pumps fw-2.1"))
-def pause(
-    fleet_id: FleetId,
-    campaign_id: CampaignId,
-    bootstrap: Bootstrap = KAFKA,
-    as_json: Json = False,
-) -> None:
-    """Order nobody new; devices in work finish."""
-    Campaigns(bootstrap).pause(fleet_id, campaign_id)
-    _told(as_json, fleet_id, campaign_id, f"{campaign_id} is paused; devices in work finish")
+def _steering(name: str, act: Steer, told: str) -> None:
+    """Make a command that asks one thing of a campaign: its help is what the client says of it."""
+
+    def command(
+        fleet_id: FleetId,
+        campaign_id: CampaignId,
+        bootstrap: Bootstrap = KAFKA,
+        as_json: Json = False,
+    ) -> None:
+        act(Campaigns(bootstrap), fleet_id, campaign_id)
+        _told(as_json, fleet_id, campaign_id, f"{campaign_id} {told}")
+
+    example = examples(f"campaign {name} pumps fw-2.1")
+    app.command(name, help=act.__doc__, epilog=example)(command)
 
 
-@app.command("resume", epilog=examples("campaign resume pumps fw-2.1"))
-def resume(
-    fleet_id: FleetId,
-    campaign_id: CampaignId,
-    bootstrap: Bootstrap = KAFKA,
-    as_json: Json = False,
-) -> None:
-    """Go on with a paused or halted campaign; what failed so far is forgiven."""
-    Campaigns(bootstrap).resume(fleet_id, campaign_id)
-    _told(as_json, fleet_id, campaign_id, f"{campaign_id} goes on")
-
-
-@app.command("abort", epilog=examples("campaign abort pumps fw-2.1"))
-def abort(
-    fleet_id: FleetId,
-    campaign_id: CampaignId,
-    bootstrap: Bootstrap = KAFKA,
-    as_json: Json = False,
-) -> None:
-    """End a campaign; devices in work finish."""
-    Campaigns(bootstrap).abort(fleet_id, campaign_id)
-    _told(as_json, fleet_id, campaign_id, f"{campaign_id} ends; devices in work finish")
+_steering("pause", Campaigns.pause, "is paused; devices in work finish")
+_steering("resume", Campaigns.resume, "goes on")
+_steering("abort", Campaigns.abort, "ends; devices in work finish")
 
 
 @app.command("gate", epilog=examples("campaign gate pumps fw-2.1 1"))

@@ -13,6 +13,7 @@ from schemas import commands, events
 from schemas import fleet_events as fleets
 from schemas.decisions import DecisionName, Severity
 from schemas.envelope import HOPS_MAX, Cause
+from schemas.progress import Progress, is_further
 from schemas.reasons import Reason
 from schemas.records import changed
 from schemas.states import (
@@ -131,12 +132,14 @@ def answered(turn: Turn, row: DeviceRow, event: events.CommandAnswered) -> None:
     if update is None or update.command_id != event.command_id:
         return
     if event.outcome == "accepted":
-        row.belongs = changed(row.belongs, update=changed(update, accepted=True))
+        _accepted(turn, row, update, event.progress)
     elif event.outcome == "done":
         _end(turn, row, SUCCEEDED, Reason.NONE)
-    elif event.outcome in ("failed", "refused"):
-        refused = event.outcome == "refused"
-        _end(turn, row, FAILED, Reason.DEVICE_REFUSED if refused else Reason.DEVICE_FAILED)
+    elif event.outcome == "refused":
+        _end(turn, row, FAILED, Reason.DEVICE_REFUSED)
+    elif event.outcome == "failed":
+        back = event.progress == Progress.ROLLED_BACK
+        _end(turn, row, FAILED, Reason.ROLLED_BACK if back else Reason.DEVICE_FAILED)
 
 
 def follow(turn: Turn, before: DeviceRow, row: DeviceRow) -> None:
@@ -223,6 +226,19 @@ def policy_of(turn: Turn, row: DeviceRow) -> Any:
     """Return what the fleet's devices go by; the partition's policy until the fleet has told."""
     found: FleetPolicyRow | None = turn.beside(FLEET_KEY_PREFIX + row.belongs.fleet_id.encode())
     return turn.policy if found is None else found
+
+
+def _accepted(turn: Turn, row: DeviceRow, update: UpdateInWork, said: str) -> None:
+    """The update is in work: the fleet is told where it has come further."""
+    belongs = row.belongs
+    if not is_further(said, update.progress):
+        row.belongs = changed(belongs, update=changed(update, accepted=True))
+        return
+    row.belongs = changed(belongs, update=changed(update, accepted=True, progress=said))
+    cause = _cause(turn, None)
+    assert cause is not None
+    where = (belongs.fleet_id, row.device_id, belongs.campaign_id, belongs.order_id)
+    _tell(turn, belongs.fleet_id, fleets.OrderProgressed(*where, said, cause))
 
 
 def _end(turn: Turn, row: DeviceRow, outcome: str, reason: Reason) -> None:

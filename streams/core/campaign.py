@@ -18,6 +18,7 @@ from schemas.fleet_states import (
     CampaignSpec,
     FleetRow,
     GroupCounts,
+    MemberOrder,
     TimeWindow,
     ZoneTable,
 )
@@ -137,6 +138,18 @@ def count(row: CampaignRow, group: int, **by: int) -> CampaignRow:
     return with_group(
         row, group, **{name: getattr(one, name) + delta for name, delta in by.items()}
     )
+
+
+def progressed(row: CampaignRow, known: str, said: str) -> CampaignRow:
+    """Return the campaign with a device in work moved on from a word to another, empty for none."""
+    by = {one: (one == said) - (one == known) for one in (said, known) if one}
+    counts = {name: getattr(row.progress_counts, name) + delta for name, delta in by.items()}
+    return changed(row, progress_counts=changed(row.progress_counts, **counts))
+
+
+def out_of_work(row: CampaignRow, order: MemberOrder) -> CampaignRow:
+    """Return the campaign with the device of an order no longer in work; it is counted further."""
+    return progressed(count(row, order.group, in_work=-1), order.progress, "")
 
 
 def with_group(row: CampaignRow, group: int, **values: int | bytes) -> CampaignRow:

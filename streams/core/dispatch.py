@@ -14,6 +14,7 @@ from schemas.events import RotationOrdered
 from schemas.fleet_events import CampaignContinued
 from schemas.fleet_orders import UpdateOrdered
 from schemas.fleet_states import CampaignRow, MemberOrder, MemberResult, MemberRow, QueueRow
+from schemas.progress import is_further
 from schemas.reasons import Reason
 from schemas.records import changed
 from streams.core import campaign, enrolment, ring, windows
@@ -51,7 +52,7 @@ def ended(work: Work, member: MemberRow, outcome: str, reason: Reason) -> None:
     if row is None:
         work.keep_member(enrolment.release(work, member))
         return
-    row = campaign.count(row, order.group, in_work=-1)
+    row = campaign.out_of_work(row, order)
     goes_on = row.state in campaign.OPEN
     if outcome != campaign.SUCCEEDED and order.attempt < row.spec.attempts_max and goes_on:
         values = _about(row, member.device_id, order.attempt + 1)
@@ -60,7 +61,8 @@ def ended(work: Work, member: MemberRow, outcome: str, reason: Reason) -> None:
         work.keep_campaign(enrolment.retry(work, row, member, order.group, order.attempt + 1))
         return
     took = work.now - order.ordered_at
-    row = campaign.count(row, order.group, **{outcome.replace("-", "_"): 1})
+    back = int(outcome == campaign.FAILED and reason is Reason.ROLLED_BACK)
+    row = campaign.count(row, order.group, **{outcome.replace("-", "_"): 1}, rolled_back=back)
     row = changed(row, duration_sum_ms=row.duration_sum_ms + took)
     bad = outcome != campaign.SUCCEEDED
     work.say(
@@ -81,6 +83,17 @@ def ended(work: Work, member: MemberRow, outcome: str, reason: Reason) -> None:
     work.keep_member(enrolment.release(work, changed(member, last=last)))
 
 
+def progressed(work: Work, member: MemberRow, order: MemberOrder, said: str) -> None:
+    """A device is further with its order: keep and count that. Its deadline stays where it is."""
+    if not is_further(said, order.progress):
+        return
+    row = work.campaign(order.campaign_id)
+    if row is not None:
+        work.keep_campaign(campaign.progressed(row, order.progress, said))
+    further = changed(order, progress=said, progress_at=work.now)
+    work.keep_member(changed(member, order=further))
+
+
 def enrol_late(work: Work, row: CampaignRow, device_id: str) -> CampaignRow:
     """Enrol a member that joined, or reported, while the campaign runs."""
     member = work.member(device_id)
@@ -94,7 +107,8 @@ def dropped(work: Work, member: MemberRow) -> None:
         work.fleet = changed(work.fleet, in_work=work.fleet.in_work - 1)
         row = work.campaign(order.campaign_id)
         if row is not None:
-            work.keep_campaign(campaign.count(row, order.group, in_work=-1, dropped=1))
+            row = campaign.out_of_work(row, order)
+            work.keep_campaign(campaign.count(row, order.group, dropped=1))
     enrolment.leave_all(work, member)
 
 

@@ -127,6 +127,7 @@ OfMembers = (
     | events.HealthReported
     | events.CertificateNeared
     | events.OrderEnded
+    | events.OrderProgressed
     | events.FleetTotalsReported
 )
 
@@ -151,8 +152,8 @@ def _of_members(work: Work, event: OfMembers) -> None:
             _health(work, event)
         case events.CertificateNeared():
             _neared(work, event)
-        case events.OrderEnded():
-            _order_ended(work, event)
+        case events.OrderEnded() | events.OrderProgressed():
+            _of_order(work, event)
         case events.FleetTotalsReported():
             statistics.reported(work, event)
         case _:
@@ -297,11 +298,15 @@ def _automatic(work: Work) -> CampaignRow | None:
     return work.campaign(row.campaign_id)
 
 
-def _order_ended(work: Work, event: events.OrderEnded) -> None:
+def _of_order(work: Work, event: events.OrderEnded | events.OrderProgressed) -> None:
+    """A device's word about its order in work; one that has ended is late."""
     member = work.member(event.device_id)
     order = member.order if member else None
     if member is None or order is None or order.order_id != event.order_id:
-        work.refuse(Reason.LATE, "OrderEnded", f"{event.device_id} {event.order_id}")
+        work.refuse(Reason.LATE, type(event).__name__, f"{event.device_id} {event.order_id}")
+        return
+    if isinstance(event, events.OrderProgressed):
+        dispatch.progressed(work, member, order, event.progress)
         return
     good = event.outcome == campaign.SUCCEEDED
     outcome = campaign.SUCCEEDED if good else campaign.FAILED

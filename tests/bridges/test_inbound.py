@@ -18,10 +18,22 @@ from bridges.mqtt.reported import PROTOCOL, Reports
 from schemas import codec, events
 from schemas.decisions import DeadLetter
 from schemas.envelope import Evidence, Numbering
+from schemas.progress import OUTCOMES, Progress
 from schemas.reasons import Reason
 
 SECRET = b"s" * 32
 FINGERPRINT = "ab" * 32
+
+
+WRONG_PROGRESS = [
+    {"outcome": "accepted", "progress": "flying"},
+    {"outcome": "accepted", "progress": "done"},
+    {"outcome": "done", "progress": "rolled-back"},
+    {"outcome": "refused", "progress": "failed"},
+    {"progress": "downloading"},
+    *[{"outcome": "accepted", "progress": one} for one in (None, 7, ["verified"], {}, True)],
+]
+"""Answers whose progress is no word of the list, or stands beside another outcome than its own."""
 
 
 @dataclass
@@ -121,6 +133,10 @@ def test_a_stamp_holds_for_one_message_only(change: str) -> None:
         ("devices/pump-1/other/heat", b"{}", Reason.UNKNOWN_TYPE),
         ("devices/pump-1/events/a/b", b"{}", Reason.UNKNOWN_TYPE),
         ("devices/pump-1/replies/c", b'{"outcome": "perhaps"}', Reason.MALFORMED),
+        *[
+            ("devices/pump-1/replies/c", json.dumps(one).encode(), Reason.MALFORMED)
+            for one in WRONG_PROGRESS
+        ],
     ],
 )
 def test_each_refusal_has_its_reason(topic: str, payload: bytes, reason: Reason) -> None:
@@ -130,6 +146,17 @@ def test_each_refusal_has_its_reason(topic: str, payload: bytes, reason: Reason)
     letter = record(found)
     assert isinstance(letter, DeadLetter)
     assert (letter.payload, letter.key, found.device_id) == (payload, b"pump-1", "pump-1")
+
+
+@pytest.mark.parametrize("word", [*Progress, ""])
+def test_an_answer_says_how_far_an_update_is(word: str) -> None:
+    """Each word beside its outcome; none is as good as before."""
+    outcome = OUTCOMES[Progress(word)] if word else "accepted"
+    payload = cbor2.dumps({"boot": 1, "sequence": 3, "outcome": outcome, "progress": word})
+    found = translate(stamped("devices/pump-1/replies/u-1", payload, "application/cbor"))
+    answer = record(found)
+    assert isinstance(answer, events.CommandAnswered)
+    assert (answer.command_id, answer.outcome, answer.progress) == ("u-1", outcome, word)
 
 
 def test_a_garbage_signing_request_is_malformed_and_its_device_is_told() -> None:
@@ -171,7 +198,10 @@ def test_the_plugins_words_become_session_events() -> None:
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.binary(max_size=5),
             lambda inner: st.dictionaries(
-                st.sampled_from(["boot", "sequence", "outcome", "signing_request", "event"]), inner
+                st.sampled_from(
+                    ["boot", "sequence", "outcome", "progress", "signing_request", "event"]
+                ),
+                inner,
             ),
             max_leaves=6,
         ).map(cbor2.dumps),

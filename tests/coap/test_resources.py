@@ -14,6 +14,7 @@ from bridges.coap.sessions import COMMANDS_MAX
 from schemas.commands import DropCertificate, InstallCertificate
 from schemas.decisions import DeadLetter
 from schemas.events import CommandAnswered, DeviceReported
+from schemas.progress import OUTCOMES, Progress
 from tests.coap.client import Client, client
 from tests.coap.rig import NOW, Authorities, Running, running
 from tests.helpers.wait import until_async
@@ -177,6 +178,25 @@ async def test_commands_wait_until_they_are_answered(at: At) -> None:
     ).code == codes.CHANGED
     assert cbor2.loads((await one.ask(codes.GET, "commands")).payload) == []
     assert [one.command_id for one in running.kafka.of(CommandAnswered)] == ["c-1"]
+
+
+async def test_an_answer_says_how_far_an_update_is(at: At) -> None:
+    """Many answers to one command, each recorded; what is no word of the list is told and kept."""
+    running, one = at
+    words = [*Progress, "", "flying", None, 7, ["verified"]]
+    codes_of = {}
+    for number, word in enumerate(words, start=1):
+        outcome = OUTCOMES[Progress(word)] if word in list(Progress) else "accepted"
+        said = {"boot": 1, "sequence": number, "outcome": outcome, "progress": word}
+        reply = await one.ask(codes.POST, "replies/u-1", cbor2.dumps(said), content_format=CBOR)
+        codes_of[str(word)] = reply.code
+    wrong = {name for name, code in codes_of.items() if code == codes.BAD_REQUEST}
+    assert wrong == {"flying", "None", "7", "['verified']"}
+    answers = running.kafka.of(CommandAnswered)
+    assert [(each.command_id, each.progress) for each in answers] == [
+        ("u-1", word) for word in [*Progress, ""]
+    ]
+    assert len(running.kafka.of(DeadLetter)) == len(wrong)
 
 
 async def test_commands_of_a_session_are_bounded(at: At) -> None:

@@ -91,6 +91,11 @@ class Fleets:
             )
         )
 
+    def progress(self, order: Any, word: str) -> list[Any]:
+        """Let a device be further with an order."""
+        where = (FLEET, order.device_id, order.campaign_id, order.order_id)
+        return self.add(events.OrderProgressed(*where, word, CAUSE))
+
     def end_work(self, outcome: str = "succeeded", reason: str = "none") -> list[Any]:
         """End once whatever is in work; return what followed."""
         said: list[Any] = []

@@ -120,10 +120,12 @@ class Log:
         )
         return self.add(event)
 
-    def answered(self, certificate: int, outcome: str, command_id: str) -> list[Output]:
+    def answered(
+        self, certificate: int, outcome: str, command_id: str, progress: str = ""
+    ) -> list[Output]:
         """Answer a command under a certificate."""
         event = events.CommandAnswered(
-            DEVICE, self.evidence(certificate), self.numbering(), command_id, outcome, ""
+            DEVICE, self.evidence(certificate), self.numbering(), command_id, outcome, "", progress
         )
         return self.add(event)
 

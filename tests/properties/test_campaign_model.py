@@ -17,6 +17,7 @@ from schemas import codec, fleet_states
 from schemas import fleet_events as events
 from schemas.decisions import Decision
 from schemas.fleet_states import CampaignGroup, CampaignRate, CampaignSpec, MemberRow, TimeWindow
+from schemas.progress import IN_WORK, Progress
 from streams.core import campaign, enrolment, ring, windows
 from tests.helpers.fleets import (
     ARTEFACT,
@@ -30,6 +31,7 @@ from tests.helpers.fleets import (
 
 DEVICES = [f"d{number}" for number in range(12)]
 CAMPAIGNS = [f"c{number}" for number in range(5)]
+PLACES = {word: place for place, word in enumerate(IN_WORK)}
 WINDOWS = [("00:00", "24:00"), ("02:00", "04:00"), ("13:00", "15:00"), ("22:00", "01:00")]
 
 devices = st.sampled_from(DEVICES)
@@ -169,12 +171,32 @@ class CampaignsComparedWithAModel(RuleBasedStateMachine):
         """A person lets a group begin."""
         self.add(events.GateOpened(FLEET, campaign_id, group, "ops"))
 
-    @rule(device=devices, outcome=st.sampled_from(["succeeded", "succeeded", "failed"]))
-    def ends(self, device: str, outcome: str) -> None:
+    @rule(
+        device=devices,
+        outcome=st.sampled_from(["succeeded", "succeeded", "failed"]),
+        reason=st.sampled_from(["none", "rolled-back"]),
+    )
+    def ends(self, device: str, outcome: str, reason: str) -> None:
         """A device ends its order."""
         order = self.open.get(device)
         if order is not None:
-            self.take(self.fleets.end(order, outcome))
+            self.take(self.fleets.end(order, outcome, reason))
+
+    @rule(device=devices, said=st.lists(st.sampled_from([*Progress, "?"]), max_size=4))
+    def goes_on(self, device: str, said: list[str]) -> None:
+        """A device is further with its order, or says so again, or in another order."""
+        order = self.open.get(device)
+        if order is None:
+            return
+        for word in said:
+            before = self.fleets.member(device).order
+            assert before is not None
+            assert self.fleets.progress(order, word) == [], "nothing follows from a word"
+            after = self.fleets.member(device).order
+            assert after is not None
+            places = [PLACES.get(one, -1) for one in (before.progress, word, after.progress)]
+            assert places[2] == max(places[:2]), "never back"
+            assert after.deadline_at == before.deadline_at, "a word extends nothing"
 
     @rule(outcome=st.sampled_from(["succeeded", "failed"]))
     def all_end(self, outcome: str) -> None:
@@ -223,6 +245,15 @@ class CampaignsComparedWithAModel(RuleBasedStateMachine):
         assert waiting == {one.key for each in held.values() for one in each.queued}
         for ref in row.campaigns:
             self.counts_are_whole(self.fleets.campaign(ref.campaign_id), rows)
+            self.words_are_counted(self.fleets.campaign(ref.campaign_id), held)
+
+    def words_are_counted(self, one: fleet_states.CampaignRow, held: dict[str, MemberRow]) -> None:
+        """Each device in work counts under its last word, and nobody else does."""
+        orders = [each.order for each in held.values() if each.order]
+        said = [each.progress for each in orders if each.campaign_id == one.campaign_id]
+        for word in IN_WORK:
+            assert getattr(one.progress_counts, word) == said.count(word)
+        assert all(0 <= group.rolled_back <= group.failed for group in one.groups)
 
     def counts_are_whole(self, one: fleet_states.CampaignRow, rows: dict[bytes, Any]) -> None:
         """Everybody enrolled waits, is in work, or has ended in one way; thresholds hold."""

@@ -86,7 +86,12 @@ keyed = st.one_of(
     st.builds(fleets.CertificateNeared, names, devices, instants, instants, sources),
     st.builds(
         fleets.OrderEnded, names, devices, ids, order_ids,
-        st.sampled_from(["succeeded", "failed", "?"]), st.just("none"), sources,
+        st.sampled_from(["succeeded", "failed", "?"]), st.sampled_from(["none", "rolled-back"]),
+        sources,
+    ),
+    st.builds(
+        fleets.OrderProgressed, names, devices, ids, order_ids,
+        st.sampled_from(["downloading", "rebooting", "done", "?"]), sources,
     ),
     st.builds(
         fleets.FleetTotalsReported, names,

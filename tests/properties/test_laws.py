@@ -73,6 +73,7 @@ keyed = st.one_of(
     st.builds(
         events.CommandAnswered, names, evidences, numbers, command_ids,
         st.sampled_from(["done", "failed", "refused", "accepted"]), st.just(""),
+        st.sampled_from(["", "downloading", "rebooting", "rolled-back", "?"]),
     ),
     st.builds(
         events.SigningRequested, names, evidences, numbers, command_ids, st.just(b"n"),
