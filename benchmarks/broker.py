@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from client.local import kafka, launch
+from configuration.cluster import Cluster
 
 TOOLS = Path("var/tools")
 READY_SECONDS = 60.0
@@ -34,7 +35,7 @@ def broker() -> Iterator[tuple[str, int]]:
         )
         bootstrap = f"127.0.0.1:{port}"
         try:
-            if not kafka.ready(bootstrap, time.monotonic() + READY_SECONDS):
+            if not kafka.ready(Cluster(bootstrap), time.monotonic() + READY_SECONDS):
                 raise SystemExit("Kafka did not start; try `fleetcert doctor`")
             yield bootstrap, process.pid
         finally:

@@ -21,6 +21,7 @@ from typing import Any
 from aiocoap.numbers import codes
 
 from client.local import topics
+from configuration.cluster import Cluster
 from tests.coap.client import Client, association
 from tests.coap.rig import Authorities, Identity
 from tests.coap.test_tcp import SETTINGS, Peer, event, tls
@@ -143,7 +144,7 @@ def main() -> None:
         (folder / "kafka").mkdir()
         pki = Authorities(folder)
         with kafka_broker(folder / "kafka") as kafka:
-            topics.create_topics(kafka.bootstrap, 2)
+            topics.create_topics(Cluster(kafka.bootstrap), 2)
             command = [sys.executable, "-m", "bridges", "coap", "--bootstrap", kafka.bootstrap]
             command += ["--port", str(port), "--cert", str(folder / "bridge.pem")]
             command += ["--key", str(folder / "bridge.key"), "--device-ca", str(pki.device_ca)]

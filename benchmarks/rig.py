@@ -16,6 +16,7 @@ from bridges.mqtt.broker import config
 from client.local import setup, topics
 from client.local.layout import Layout
 from client.local.processes import listens
+from configuration.cluster import Cluster
 from device.provision import DeviceCa, provision
 from pki import authority
 from schemas.topics import DEVICE_EVENTS
@@ -75,7 +76,7 @@ class Rig:
         setup.identities(self.layout)
         self._devices_file = self._provision(devices)
         self._admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
-        topics.create_topics(self.kafka.bootstrap, partitions)
+        topics.create_topics(Cluster(self.kafka.bootstrap), partitions)
 
     def _provision(self, count: int) -> Path:
         made = authority.load(self.layout.pki_dir).device

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.broker import broker
 from client.local.topics import create_topics
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.envelope import BROADCAST_KEY
 from schemas.events import ClockTicked
@@ -105,7 +106,7 @@ def row(number: int) -> DeviceRow:
 
 def publish(bootstrap: str, count: int) -> float:
     """Write the rows to the table's topic; return the mean size of one."""
-    log = Changelog(bootstrap, DEVICE_STATE, 0, APPLICATION)
+    log = Changelog(Cluster(bootstrap), DEVICE_STATE, 0, APPLICATION)
     log.fence()
     total, waiting = 0, []
     for number in range(count):
@@ -154,10 +155,10 @@ def resident() -> int:
 
 def measure(bootstrap: str, count: int) -> Cost:
     """Measure one size in this process."""
-    create_topics(bootstrap, 1)
+    create_topics(Cluster(bootstrap), 1)
     row_bytes = publish(bootstrap, count)
     folder = Path(tempfile.mkdtemp(prefix="fleetcert-rows-"))
-    place = Place(bootstrap, "rows", folder / "worker", folder / "snapshots")
+    place = Place(Cluster(bootstrap), "rows", folder / "worker", folder / "snapshots")
     try:
         table, open_empty = opened(place)
         table.close()

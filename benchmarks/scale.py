@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import resident
+from configuration.cluster import Cluster
 from schemas import codec, events
 from schemas import fleet_events as fleets
 from schemas.artefact import Artefact
@@ -250,7 +251,7 @@ def measure(count: int, size: int) -> Cost:
     """Measure one shape in this process."""
     collect_rarely()
     folder = Path(tempfile.mkdtemp(prefix="fleetcert-scale-"))
-    place = Place("127.0.0.1:1", "scale", folder / "worker", folder / "snapshots")
+    place = Place(Cluster("127.0.0.1:1"), "scale", folder / "worker", folder / "snapshots")
     try:
         return _measured(place, count, size)
     finally:

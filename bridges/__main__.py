@@ -88,7 +88,7 @@ def _mqtt(found: Configuration, registry: Registry) -> None:
     secret = Path(own.secret_file).read_bytes()
     bridge_id = own.client_id or f"bridge-{os.getpid()}"
     group = run.GroupSettings(
-        found.bootstrap,
+        found.cluster,
         own.group,
         own.buckets,
         found.kafka.session_timeout,
@@ -104,7 +104,7 @@ def _mqtt(found: Configuration, registry: Registry) -> None:
 
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 50)
-    recorder = Recorder(found.bootstrap, own.waiting << 20, bridge_id)
+    recorder = Recorder(found.cluster, own.waiting << 20, bridge_id)
     asyncio.run(run.run(group, recorder, make))
 
 
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
         Endpoint(registry, found.metrics.port, found.metrics.host)
     try:
         with contextlib.suppress(KafkaException):
-            topics.check(AdminClient({"bootstrap.servers": found.bootstrap}).list_topics)
+            topics.check(AdminClient(found.cluster.settings()).list_topics)
         options.work(found, registry)
     except (topics.WrongTopics, InvalidConfiguration, Unmarked) as error:
         sys.exit(f"error: {error}")

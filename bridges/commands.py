@@ -20,6 +20,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.commands import Command
 from schemas.topics import DEVICE_COMMANDS
@@ -37,7 +38,7 @@ class AllCommands:
 
     def __init__(
         self,
-        bootstrap: str,
+        cluster: Cluster,
         deliver: Callable[[Any], Awaitable[None]],
         caught_up: asyncio.Event,
         name: str,
@@ -48,15 +49,16 @@ class AllCommands:
         self._topics = {DEVICE_COMMANDS: COMMANDS, **further}
         self._behind: set[tuple[str, int]] = set()
         self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": name,  # the client demands one; nothing is committed
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 50,
-            }
+            cluster.settings(
+                {
+                    "group.id": name,  # the client demands one; nothing is committed
+                    "enable.auto.commit": False,
+                    "isolation.level": "read_committed",
+                    "auto.offset.reset": "earliest",
+                    "enable.partition.eof": True,
+                    "fetch.wait.max.ms": 50,
+                }
+            )
         )
 
     async def run(self, stopping: asyncio.Event) -> None:

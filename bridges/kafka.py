@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 from confluent_kafka import KafkaError, Producer
 
+from configuration.cluster import Cluster
 from schemas import topics
 
 log = structlog.get_logger()
@@ -35,7 +36,7 @@ class Recorder:
 
     def __init__(
         self,
-        bootstrap: str,
+        cluster: Cluster,
         waiting_bytes_max: int = WAITING_BYTES_MAX,
         client_id: str = "bridge",
     ) -> None:
@@ -45,20 +46,21 @@ class Recorder:
         self._room = asyncio.Event()
         self._room.set()
         self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "client.id": client_id,
-                "partitioner": topics.PARTITIONER,
-                "acks": "all",
-                "enable.idempotence": True,
-                "linger.ms": 5,
-                "compression.type": "lz4",
-                "message.timeout.ms": 0,
-                "message.max.bytes": topics.RECORD_BYTES_MAX,
-                "queue.buffering.max.messages": 0,
-                "queue.buffering.max.kbytes": OVERSHOOT * waiting_bytes_max // 1024,
-                "error_cb": self._on_error,
-            }
+            cluster.settings(
+                {
+                    "client.id": client_id,
+                    "partitioner": topics.PARTITIONER,
+                    "acks": "all",
+                    "enable.idempotence": True,
+                    "linger.ms": 5,
+                    "compression.type": "lz4",
+                    "message.timeout.ms": 0,
+                    "message.max.bytes": topics.RECORD_BYTES_MAX,
+                    "queue.buffering.max.messages": 0,
+                    "queue.buffering.max.kbytes": OVERSHOOT * waiting_bytes_max // 1024,
+                    "error_cb": self._on_error,
+                }
+            )
         )
 
     def record(

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from bridges.bridge import Bridge
 from bridges.heartbeat import Heartbeat, Rhythm
 from bridges.kafka import EXIT_FATAL, Recorder
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.commands import Command
 from schemas.decisions import DeadLetter
@@ -42,7 +43,7 @@ class GroupSettings:
     one that died has its buckets at once; others take them over after the session time-out.
     """
 
-    bootstrap: str
+    cluster: Cluster
     group: str = "mqtt-bridges"
     buckets: int = 8
     session_timeout_seconds: float = 6.0
@@ -234,18 +235,19 @@ def _member(settings: GroupSettings) -> Consumer:
     """Return a consumer of the commands that is to join the bridges' group."""
     milliseconds = int(settings.session_timeout_seconds * 1000)
     return Consumer(
-        {
-            "bootstrap.servers": settings.bootstrap,
-            "group.id": settings.group,
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "earliest",
-            "session.timeout.ms": milliseconds,
-            "heartbeat.interval.ms": milliseconds // 4,
-            "fetch.wait.max.ms": 50,
-            "reconnect.backoff.max.ms": 1_000,
-            **({"group.instance.id": settings.instance} if settings.instance else {}),
-        }
+        settings.cluster.settings(
+            {
+                "group.id": settings.group,
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "session.timeout.ms": milliseconds,
+                "heartbeat.interval.ms": milliseconds // 4,
+                "fetch.wait.max.ms": 50,
+                "reconnect.backoff.max.ms": 1_000,
+                **({"group.instance.id": settings.instance} if settings.instance else {}),
+            }
+        )
     )
 
 

@@ -13,6 +13,7 @@ from client.errors import FleetError
 from client.kafka import Timeouts
 from client.reader import Reader
 from client.writer import Writer
+from configuration.cluster import Cluster
 from schemas.decisions import Decision, DecisionName
 from schemas.partition import partition_of
 from schemas.reasons import SENTENCES, Reason
@@ -39,10 +40,10 @@ FLEETS = Asked(FLEET_EVENTS, FLEET_STATE, "fleet")
 class Answers:
     """A machine, asked through its log."""
 
-    def __init__(self, bootstrap: str, timeouts: Timeouts, asked: Asked = FLEETS) -> None:
+    def __init__(self, cluster: Cluster, timeouts: Timeouts, asked: Asked = FLEETS) -> None:
         self._asked = asked
-        self.reader = Reader(bootstrap, timeouts)
-        self._writer = Writer(bootstrap, timeouts)
+        self.reader = Reader(cluster, timeouts)
+        self._writer = Writer(cluster, timeouts)
         self._timeouts = timeouts
 
     def close(self) -> None:

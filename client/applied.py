@@ -17,6 +17,7 @@ from client.kafka import Timeouts
 from client.local import topics as catalogue
 from client.reader import Reader
 from client.writer import Writer
+from configuration.cluster import Cluster
 from configuration.model import Configuration
 from schemas.envelope import BROADCAST_KEY
 from schemas.events import PolicyActivated
@@ -35,16 +36,16 @@ ATTEMPTS = 3
 RECENT_SECONDS = 60.0
 
 
-def apply(bootstrap: str, configuration: Configuration) -> list[str]:
+def apply(cluster: Cluster, configuration: Configuration) -> list[str]:
     """Let everything hold that needs no restart; return a line for each thing that changed.
 
     Raises FleetError where Kafka or the workers do not answer, LocalError where Kafka refuses.
     """
     timeouts = Timeouts()
     days = configuration.iot.monitoring.retention_days
-    said = [f"{DEAD_LETTERS}: kept for {days} days"] if catalogue.keep(bootstrap, days) else []
-    with closing(Reader(bootstrap, timeouts)) as reader:
-        recorded = _Recorded(reader, Writer(bootstrap, timeouts))
+    said = [f"{DEAD_LETTERS}: kept for {days} days"] if catalogue.keep(cluster, days) else []
+    with closing(Reader(cluster, timeouts)) as reader:
+        recorded = _Recorded(reader, Writer(cluster, timeouts))
         for number in reader.partitions(DEVICE_EVENTS):
             said += recorded.policy(number, configuration)
         for number in reader.partitions(FLEET_EVENTS):

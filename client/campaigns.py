@@ -15,6 +15,7 @@ from client.answers import Answers
 from client.errors import FleetError
 from client.fleets import Fleets, table_for
 from client.kafka import Timeouts
+from configuration.cluster import LOCAL, Cluster
 from schemas import fleet_events as events
 from schemas.fleet_states import (
     CampaignRow,
@@ -35,14 +36,15 @@ class Campaigns:
 
     def __init__(
         self,
-        bootstrap: str = "127.0.0.1:9092",
+        kafka: Cluster | str = LOCAL,
         actor: str = "operator",
         *,
         timeouts: Timeouts | None = None,
     ) -> None:
+        cluster = Cluster.of(kafka)
         timeouts = timeouts or Timeouts()
-        self._fleets = Fleets(bootstrap, actor, timeouts=timeouts)
-        self._answers = Answers(bootstrap, timeouts)
+        self._fleets = Fleets(cluster, actor, timeouts=timeouts)
+        self._answers = Answers(cluster, timeouts)
         self._actor = actor
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ from client.fleet import Fleet
 from client.fleets import Fleets
 from client.kafka import Timeouts
 from client.registration import Document
+from configuration.cluster import LOCAL, Cluster
 from schemas.fleet_states import FleetRow
 from schemas.states import DeviceRow
 
@@ -53,14 +54,15 @@ class Connection:
 
     def __init__(
         self,
-        bootstrap: str = "127.0.0.1:9092",
+        kafka: Cluster | str = LOCAL,
         actor: str = "operator",
         *,
         timeouts: Timeouts | None = None,
     ) -> None:
-        self._calls = _Calls(bootstrap, timeouts or Timeouts())
-        self._devices = Fleet(bootstrap, actor, timeouts=timeouts)
-        self._fleets = Fleets(bootstrap, actor, timeouts=timeouts)
+        cluster = Cluster.of(kafka)
+        self._calls = _Calls(cluster, timeouts or Timeouts())
+        self._devices = Fleet(cluster, actor, timeouts=timeouts)
+        self._fleets = Fleets(cluster, actor, timeouts=timeouts)
         self.registry = Registry(self._calls, self._devices)
         self.fleets = FleetRegistry(self._calls, self._fleets)
 
@@ -195,8 +197,8 @@ class ManagedFleet:
 class _Calls:
     """Runs blocking calls in one thread, one after another."""
 
-    def __init__(self, bootstrap: str, timeouts: Timeouts) -> None:
-        self._bootstrap, self._timeouts = bootstrap, timeouts
+    def __init__(self, cluster: Cluster, timeouts: Timeouts) -> None:
+        self._cluster, self._timeouts = cluster, timeouts
         self._thread = ThreadPoolExecutor(1, "fleetcert-client")
 
     async def call(self, work: Callable[P, R], *args: P.args, **named: P.kwargs) -> R:
@@ -206,7 +208,7 @@ class _Calls:
 
     def events(self, subject_id: str, chosen: Sequence[feeds.Feed], start: Start) -> Events:
         """Return the events of a device or a fleet."""
-        return Events(self._bootstrap, self._timeouts, subject_id, chosen, start)
+        return Events(self._cluster, self._timeouts, subject_id, chosen, start)
 
     def close(self) -> None:
         """End the thread."""

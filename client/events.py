@@ -23,6 +23,7 @@ from client.errors import FleetError
 from client.feeds import Bookmark, Event, Feed, Happening
 from client.kafka import Timeouts, settings
 from client.reader import READING, Found, Reader, found
+from configuration.cluster import Cluster
 from schemas.envelope import Position
 from schemas.partition import partition_of
 
@@ -39,7 +40,7 @@ class Events:
 
     def __init__(
         self,
-        bootstrap: str,
+        cluster: Cluster,
         timeouts: Timeouts,
         subject_id: str,
         feeds: Sequence[Feed],
@@ -47,7 +48,7 @@ class Events:
     ) -> None:
         if isinstance(start, str) and start not in (LATEST, EARLIEST):
             raise FleetError(f"start is {start!r}: {LATEST!r}, {EARLIEST!r} or an event's bookmark")
-        self._reading = _Reading(bootstrap, timeouts, subject_id, feeds, start)
+        self._reading = _Reading(cluster, timeouts, subject_id, feeds, start)
         self._steps = _steps(self._reading)
 
     def __aiter__(self) -> Self:
@@ -103,14 +104,14 @@ class _Reading:
 
     def __init__(
         self,
-        bootstrap: str,
+        cluster: Cluster,
         timeouts: Timeouts,
         subject_id: str,
         feeds: Sequence[Feed],
         start: Start,
     ) -> None:
-        self._reader = Reader(bootstrap, timeouts)
-        self._bootstrap, self._subject_id, self._start = bootstrap, subject_id, start
+        self._reader = Reader(cluster, timeouts)
+        self._cluster, self._subject_id, self._start = cluster, subject_id, start
         self._feeds: Mapping[str, list[Feed]] = _by(feeds)
         self._thread = ThreadPoolExecutor(1, "fleetcert-events")
         self._consumer: Consumer | None = None
@@ -146,7 +147,7 @@ class _Reading:
     def _open(self) -> list[Event]:
         queued = {"queued.max.messages.kbytes": QUEUED_KIB}
         places = [self._place(topic) for topic in self._feeds]
-        self._consumer = Consumer(settings(self._bootstrap, **READING, **queued))
+        self._consumer = Consumer(settings(self._cluster, **READING, **queued))
         self._consumer.assign(
             [TopicPartition(one.topic, one.partition, one.offset) for one in places]
         )

@@ -24,6 +24,7 @@ from client.kafka import Timeouts
 from client.reader import Found, Reader
 from client.registration import Registration
 from client.writer import Writer
+from configuration.cluster import LOCAL, Cluster
 from pki.facts import device_id as named_device
 from pki.facts import load_certificate
 from schemas import topics
@@ -55,16 +56,17 @@ class Fleet:
 
     def __init__(
         self,
-        bootstrap: str = "127.0.0.1:9092",
+        kafka: Cluster | str = LOCAL,
         actor: str = "operator",
         *,
         timeouts: Timeouts | None = None,
     ) -> None:
+        cluster = Cluster.of(kafka)
         timeouts = timeouts or Timeouts()
         self.actor = actor
-        self._reader = Reader(bootstrap, timeouts)
-        self._writer = Writer(bootstrap, timeouts)
-        self._answers = Answers(bootstrap, timeouts, DEVICES)
+        self._reader = Reader(cluster, timeouts)
+        self._writer = Writer(cluster, timeouts)
+        self._answers = Answers(cluster, timeouts, DEVICES)
         self.read, self.follow = self._reader.read, self._reader.follow
         self.partitions, self.size = self._reader.partitions, self._reader.size
 

@@ -18,6 +18,7 @@ from client import zones
 from client.answers import Answers
 from client.errors import FleetError
 from client.kafka import Timeouts
+from configuration.cluster import LOCAL, Cluster
 from schemas import fleet_events as events
 from schemas.decisions import Decision
 from schemas.fleet_states import FleetHistoryRow, FleetRow, MemberRow, ZoneTable
@@ -33,12 +34,13 @@ class Fleets:
 
     def __init__(
         self,
-        bootstrap: str = "127.0.0.1:9092",
+        kafka: Cluster | str = LOCAL,
         actor: str = "operator",
         *,
         timeouts: Timeouts | None = None,
     ) -> None:
-        self._answers = Answers(bootstrap, timeouts or Timeouts())
+        cluster = Cluster.of(kafka)
+        self._answers = Answers(cluster, timeouts or Timeouts())
         self._actor = actor
 
     def __enter__(self) -> Self:

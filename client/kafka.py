@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from client.errors import FleetError
+from configuration.cluster import Cluster
 
 LOG = logging.getLogger("fleetcert.kafka")
 LOG.addHandler(logging.NullHandler())
@@ -20,14 +21,14 @@ class Timeouts:
     read_seconds: float = 120.0
 
 
-def settings(bootstrap: str, **more: Any) -> dict[str, Any]:
+def settings(cluster: Cluster, **more: Any) -> dict[str, Any]:
     """Return the configuration of a client."""
-    return {"bootstrap.servers": bootstrap, "logger": LOG, **more}
+    return cluster.settings({"logger": LOG, **more})
 
 
-def away(bootstrap: str, why: object) -> FleetError:
+def away(cluster: Cluster, why: object) -> FleetError:
     """Return the error of a Kafka that does not answer."""
     return FleetError(
-        f"Kafka at {bootstrap} does not answer ({why}): start the stack with `fleetcert up`, or "
+        f"Kafka at {cluster} does not answer ({why}): start the stack with `fleetcert up`, or "
         "name another with --bootstrap"
     )

@@ -3,17 +3,18 @@
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from client.kafka import settings
+from configuration.cluster import Cluster
 from streams.engine.log import bounds_of
 
 ASK_SECONDS = 3.0
 
 
-def lag(bootstrap: str, group: str, topic: str) -> dict[int, int]:
+def lag(cluster: Cluster, group: str, topic: str) -> dict[int, int]:
     """Return per partition the records after the group's committed offset.
 
     Empty where Kafka does not answer within seconds. The group is asked about, never joined.
     """
-    consumer = Consumer(settings(bootstrap, **{"group.id": group, "enable.auto.commit": False}))
+    consumer = Consumer(settings(cluster, **{"group.id": group, "enable.auto.commit": False}))
     try:
         listed = consumer.list_topics(topic, timeout=ASK_SECONDS).topics[topic].partitions
         places = [TopicPartition(topic, one) for one in listed]

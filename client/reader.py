@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from client.errors import FleetError
 from client.kafka import Timeouts, away, settings
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.partition import partition_of
 from schemas.topics import DECISIONS
@@ -52,8 +53,8 @@ def key_of(topic: str, device_id: str) -> bytes:
 class Reader:
     """Reads the topics of one Kafka."""
 
-    def __init__(self, bootstrap: str, timeouts: Timeouts) -> None:
-        self._bootstrap, self._timeouts = bootstrap, timeouts
+    def __init__(self, cluster: Cluster, timeouts: Timeouts) -> None:
+        self._cluster, self._timeouts = cluster, timeouts
         self._asking: Consumer | None = None
 
     def close(self) -> None:
@@ -67,7 +68,7 @@ class Reader:
         try:
             listed = self._ask().list_topics(topic, timeout=self._timeouts.connect_seconds)
         except KafkaException as error:
-            raise away(self._bootstrap, error.args[0].str()) from error
+            raise away(self._cluster, error.args[0].str()) from error
         found = listed.topics[topic]
         if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise FleetError(f"there is no topic {topic}; `fleetcert up` creates the topics")
@@ -126,7 +127,7 @@ class Reader:
             ends = self.ends(topic, numbers)
             starts = ends if since is None else self._starts(topic, numbers, since)
             places += [TopicPartition(topic, one, starts[one]) for one in numbers]
-        consumer = Consumer(settings(self._bootstrap, **READING))
+        consumer = Consumer(settings(self._cluster, **READING))
         consumer.assign(places)
         return _follow(consumer, wanted, stopping)
 
@@ -157,7 +158,7 @@ class Reader:
         try:
             found = self._ask().offsets_for_times(asked, timeout=self._timeouts.connect_seconds)
         except KafkaException as error:
-            raise away(self._bootstrap, error.args[0].str()) from error
+            raise away(self._cluster, error.args[0].str()) from error
         return {
             one.partition: one.offset if one.offset >= 0 else ends[one.partition] for one in found
         }
@@ -171,7 +172,7 @@ class Reader:
                 for one in numbers
             }
         except KafkaException as error:
-            raise away(self._bootstrap, error.args[0].str()) from error
+            raise away(self._cluster, error.args[0].str()) from error
 
     def _read(
         self,
@@ -189,14 +190,14 @@ class Reader:
     def _messages(self, topic: str, partition: int, start: int) -> Iterator[Message]:
         within = self._timeouts.read_seconds
         try:
-            for chunk in read_to_end(self._bootstrap, topic, partition, start, within=within):
+            for chunk in read_to_end(self._cluster, topic, partition, start, within=within):
                 yield from chunk.messages
         except EngineFailed as error:
             raise FleetError(f"{error}; is the stack up? (fleetcert status)") from error
 
     def _ask(self) -> Consumer:
         if self._asking is None:
-            self._asking = Consumer(settings(self._bootstrap, **READING))
+            self._asking = Consumer(settings(self._cluster, **READING))
         return self._asking
 
 

@@ -7,6 +7,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from client.errors import FleetError
 from client.kafka import Timeouts, settings
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.envelope import Position
 from schemas.topics import PARTITIONER
@@ -19,8 +20,8 @@ ROOM_SECONDS = 0.1
 class Writer:
     """An idempotent producer, made at the first record."""
 
-    def __init__(self, bootstrap: str, timeouts: Timeouts) -> None:
-        self._bootstrap, self._timeouts = bootstrap, timeouts
+    def __init__(self, cluster: Cluster, timeouts: Timeouts) -> None:
+        self._cluster, self._timeouts = cluster, timeouts
         self._producer: Producer | None = None
         self._failures: list[str] = []
         self.last: Position | None = None
@@ -55,14 +56,14 @@ class Writer:
         if failures:
             raise FleetError(
                 f"{len(failures)} record(s) are not written, the first is {failures[0]}; is the "
-                f"stack at {self._bootstrap} up? (fleetcert status)"
+                f"stack at {self._cluster} up? (fleetcert status)"
             )
 
     def _open(self) -> Producer:
         if self._producer is None:
             self._producer = Producer(
                 settings(
-                    self._bootstrap,
+                    self._cluster,
                     partitioner=PARTITIONER,
                     acks="all",
                     **{

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from configuration.cluster import Cluster
 from configuration.fields import (
     ALL,
     COAP,
@@ -248,9 +249,9 @@ class Configuration(Section):
     stack: Stack = Field(default_factory=Stack)
 
     @property
-    def bootstrap(self) -> str:
-        """Where Kafka is."""
-        return self.kafka.bootstrap or f"127.0.0.1:{self.stack.kafka_port}"
+    def cluster(self) -> Cluster:
+        """Kafka, as every client of it is configured."""
+        return Cluster(self.kafka.bootstrap or f"127.0.0.1:{self.stack.kafka_port}")
 
     @property
     def snapshots(self) -> Path:

@@ -137,7 +137,7 @@ def _service(options: argparse.Namespace, found: Configuration) -> None:
 def _issuer(_options: argparse.Namespace, found: Configuration) -> None:
     private.harden()
     with contextlib.suppress(KafkaException):
-        topics.check(AdminClient({"bootstrap.servers": found.bootstrap}).list_topics)
+        topics.check(AdminClient(found.cluster.settings()).list_topics)
     loaded = authority.load(Path(found.issuer.pki), _passphrase(found.issuer))
     registry = Registry()
     meter = PrometheusMeter(registry)
@@ -168,7 +168,7 @@ def _settings(
         crl_keep=max(ledger.Limits().crl_keep, policy.grace + 30 * DAY),
     )
     return issuer_process.Settings(
-        found.bootstrap,
+        found.cluster,
         policy,
         limits,
         own.id or f"issuer-{os.getpid()}",

@@ -27,6 +27,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from configuration.cluster import Cluster
 from pki import faults, issuer, ledger, revocation
 from pki.authority import Authority
 from pki.meter import Meter
@@ -67,7 +68,7 @@ class Settings:
     of one that died has its place at once. After `session_timeout_seconds` a standby takes over.
     """
 
-    bootstrap: str
+    cluster: Cluster
     policy: issuer.Policy = field(default_factory=issuer.Policy)
     limits: ledger.Limits = field(default_factory=ledger.Limits)
     issuer_id: str = "issuer-0"
@@ -315,36 +316,38 @@ def _offset(message: Message) -> int:
 
 
 def _producing(settings: Settings) -> dict[str, Any]:
-    return {
-        **settings.kafka,
-        "bootstrap.servers": settings.bootstrap,
-        "client.id": "issuer",
-        "acks": "all",
-        "enable.idempotence": True,
-        "partitioner": topics.PARTITIONER,
-        "linger.ms": 5,
-        "message.timeout.ms": 0,
-        "reconnect.backoff.max.ms": 1_000,
-    }
+    return settings.cluster.settings(
+        {
+            **settings.kafka,
+            "client.id": "issuer",
+            "acks": "all",
+            "enable.idempotence": True,
+            "partitioner": topics.PARTITIONER,
+            "linger.ms": 5,
+            "message.timeout.ms": 0,
+            "reconnect.backoff.max.ms": 1_000,
+        }
+    )
 
 
 def _consuming(settings: Settings) -> dict[str, Any]:
     session = _ms(settings.session_timeout_seconds)
-    return {
-        **settings.kafka,
-        "bootstrap.servers": settings.bootstrap,
-        "group.id": "issuer",
-        "client.id": "issuer",
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "isolation.level": "read_committed",
-        "auto.offset.reset": "earliest",
-        "group.instance.id": settings.issuer_id,
-        "session.timeout.ms": session,
-        "heartbeat.interval.ms": session // 4,
-        "fetch.wait.max.ms": 100,
-        "reconnect.backoff.max.ms": 1_000,
-    }
+    return settings.cluster.settings(
+        {
+            **settings.kafka,
+            "group.id": "issuer",
+            "client.id": "issuer",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "group.instance.id": settings.issuer_id,
+            "session.timeout.ms": session,
+            "heartbeat.interval.ms": session // 4,
+            "fetch.wait.max.ms": 100,
+            "reconnect.backoff.max.ms": 1_000,
+        }
+    )
 
 
 def _now() -> int:

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     logs.configure()
     try:
         with contextlib.suppress(KafkaException):
-            topics.check(AdminClient({"bootstrap.servers": settings.bootstrap}).list_topics)
+            topics.check(AdminClient(settings.cluster.settings()).list_topics)
     except topics.WrongTopics as error:
         sys.exit(f"error: {error}")
     collect_rarely()
@@ -73,7 +73,7 @@ def _settings(configuration: Configuration) -> Settings:
     """Return a worker's part of the configuration."""
     worker, kafka, metrics = configuration.worker, configuration.kafka, configuration.metrics
     return Settings(
-        bootstrap=configuration.bootstrap,
+        cluster=configuration.cluster,
         data_dir=Path(worker.data_dir),
         snapshots=configuration.snapshots,
         application=worker.group,

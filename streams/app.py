@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import faust
 import structlog
 from faust.types import TP
 
+from configuration.cluster import Cluster
 from protocols.exposition import Endpoint, Registry
 from schemas.metrics.metric import FLEETS_MAX
 from streams.engine import room
@@ -35,7 +36,7 @@ class Settings:
     clock `recorded` it writes no ticks: time moves by those that somebody else records.
     """
 
-    bootstrap: str = "127.0.0.1:9092"
+    cluster: Cluster = field(default_factory=Cluster)
     data_dir: Path = Path("var/worker")
     snapshots: Path = Path("var/stack/snapshots")
     application: str = "fleetcert-devices"
@@ -59,7 +60,7 @@ def create(settings: Settings, programs: Sequence[Program[Any]] = PROGRAMS) -> f
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     room_min = settings.room_mebibytes << 20
     room.check(settings.data_dir, room_min)
-    brokers = [f"kafka://{one}" for one in settings.bootstrap.split(",")]
+    brokers = [f"kafka://{one}" for one in settings.cluster.bootstrap.split(",")]
     instance = _instance(settings.data_dir)
     app = faust.App(
         settings.application,
@@ -81,7 +82,7 @@ def create(settings: Settings, programs: Sequence[Program[Any]] = PROGRAMS) -> f
     )
     app.transport = BatchTransport([*app.conf.broker], app, loop=app.loop)
     place = Place(
-        settings.bootstrap, settings.application, settings.data_dir, settings.snapshots, room_min
+        settings.cluster, settings.application, settings.data_dir, settings.snapshots, room_min
     )
     registry = Registry()
     meter = PrometheusMeter(registry, settings.metrics_fleets_max)
@@ -115,7 +116,7 @@ def _run(
 
     worker: Worker[Any] = Worker(program, place, meter.of(program.name, end))
     watchdog = Watchdog(
-        settings.bootstrap,
+        settings.cluster,
         settings.application,
         program.events,
         worker.progress,

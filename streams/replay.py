@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.states import PARTITION_KEY, PartitionRow
 from streams.core.turn import Output
@@ -48,11 +49,11 @@ class Verdict:
 
 
 def live_rows(
-    bootstrap: str, partition: int, program: Program[Any] = DEVICES
+    cluster: Cluster, partition: int, program: Program[Any] = DEVICES
 ) -> dict[bytes, bytes]:
     """Return the newest row of every key in the program's table."""
     rows: dict[bytes, bytes] = {}
-    chunks = read_to_end(bootstrap, program.table, partition, 0, within=history.READ_SECONDS)
+    chunks = read_to_end(cluster, program.table, partition, 0, within=history.READ_SECONDS)
     for message in (one for chunk in chunks for one in chunk.messages):
         if message.value() is None:
             rows.pop(message.key(), None)
@@ -62,7 +63,7 @@ def live_rows(
 
 
 def verify(
-    bootstrap: str,
+    cluster: Cluster,
     partition: int,
     on_record: Callable[[], None] = lambda: None,
     *,
@@ -75,18 +76,18 @@ def verify(
     Raises EngineFailed where a topic cannot be read to its end, or where the history cannot be
     folded to the live rows' offset: it was cut and no sound snapshot stands there.
     """
-    live = live_rows(bootstrap, partition, program)
+    live = live_rows(cluster, partition, program)
     stored = live.get(PARTITION_KEY)
     row = PartitionRow() if stored is None else codec.decode(stored)
     start = history.base(
-        bootstrap,
+        cluster,
         program,
         partition,
         snapshots,
         row,
         row.applied_offset,
     )
-    replayed, events = _replayed(bootstrap, program, partition, start, row, on_record, on_output)
+    replayed, events = _replayed(cluster, program, partition, start, row, on_record, on_output)
     if stored is None:
         replayed.pop(PARTITION_KEY)
     return Verdict(
@@ -103,7 +104,7 @@ def verify(
 
 
 def _replayed(
-    bootstrap: str,
+    cluster: Cluster,
     program: Program[Any],
     partition: int,
     start: history.Base,
@@ -113,7 +114,7 @@ def _replayed(
 ) -> tuple[dict[bytes, bytes], int]:
     def counted() -> Iterator[Input]:
         for record in history.records(
-            bootstrap, program.events, partition, start.offset + 1, row.applied_offset
+            cluster, program.events, partition, start.offset + 1, row.applied_offset
         ):
             on_record()
             yield record

@@ -11,6 +11,7 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from configuration.cluster import Cluster
 from schemas.states import PARTITION_KEY
 from streams.engine import history, snapshot
 from streams.engine.failure import EngineFailed
@@ -35,17 +36,17 @@ class Trimmed:
 
 
 def take(
-    bootstrap: str, partition: int, directory: Path, program: Program[Any] = DEVICES
+    cluster: Cluster, partition: int, directory: Path, program: Program[Any] = DEVICES
 ) -> Path | None:
     """Write a snapshot of the live rows and return its file; None where there are no rows."""
-    live = live_rows(bootstrap, partition, program)
+    live = live_rows(cluster, partition, program)
     if PARTITION_KEY not in live:
         return None
     return snapshot.write(directory, snapshot.taken(program.table, partition, live))
 
 
 def prove(
-    bootstrap: str, found: snapshot.Snapshot, directory: Path, program: Program[Any] = DEVICES
+    cluster: Cluster, found: snapshot.Snapshot, directory: Path, program: Program[Any] = DEVICES
 ) -> str:
     """Fold the history to a snapshot's offset and name the first difference; empty for none.
 
@@ -54,7 +55,7 @@ def prove(
     """
     head, row = found.header, found.partition_row
     start = history.base(
-        bootstrap,
+        cluster,
         program,
         head.partition,
         directory,
@@ -62,14 +63,14 @@ def prove(
         head.applied_offset - 1,
     )
     records = history.records(
-        bootstrap, program.events, head.partition, start.offset + 1, head.applied_offset
+        cluster, program.events, head.partition, start.offset + 1, head.applied_offset
     )
     folded, _ = history.fold(program, head.partition, start, records, row)
     return first_difference(dict(found.rows), folded)
 
 
 def trim(
-    bootstrap: str,
+    cluster: Cluster,
     partition: int,
     directory: Path,
     program: Program[Any] = DEVICES,
@@ -87,22 +88,22 @@ def trim(
             f"{directory} holds no snapshot of {program.table}[{partition}]: take one with "
             "`fleetcert snapshot create`"
         )
-    found, low = snapshot.read(files[-1]), bounds(bootstrap, program.events, partition).low
+    found, low = snapshot.read(files[-1]), bounds(cluster, program.events, partition).low
     following = found.header.applied_offset + 1
     if following > low:
         try:
-            difference = prove(bootstrap, found, directory, program)
+            difference = prove(cluster, found, directory, program)
         except EngineFailed as error:
             raise TrimRefused(f"{files[-1]} cannot be proven: {error}") from error
         if difference:
             raise TrimRefused(f"{files[-1]} is not what the history gives: {difference}")
         if not dry_run:
-            _delete(bootstrap, TopicPartition(program.events, partition, following))
+            _delete(cluster, TopicPartition(program.events, partition, following))
     return Trimmed(partition, str(files[-1]), low, max(low, following))
 
 
-def _delete(bootstrap: str, before: TopicPartition) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+def _delete(cluster: Cluster, before: TopicPartition) -> None:
+    admin = AdminClient(cluster.settings())
     try:
         for done in admin.delete_records([before], request_timeout=REQUEST_SECONDS).values():
             done.result()

@@ -12,6 +12,7 @@ import faust
 from work import BOOTSTRAP, CHANGELOG, COMMIT_SECONDS, EVENTS, GROUP, SCHEMA, STATE_DIR, TOPIC, tell
 from work import step as step_state
 
+from configuration.cluster import Cluster
 from schemas.records import changed
 from streams.app import Settings, create
 from streams.core.partition import Folded, Partition
@@ -74,7 +75,7 @@ class Readings:
 def main() -> None:
     """Run one worker."""
     settings = Settings(
-        bootstrap=BOOTSTRAP,
+        cluster=Cluster(BOOTSTRAP),
         data_dir=Path(STATE_DIR),
         snapshots=Path(STATE_DIR) / "snapshots",
         application=GROUP,

@@ -113,12 +113,12 @@ def _run(found: Configuration, wanted: Settings, registry: Registry) -> None:
         return CoapBridge(wanted, recorder, meter)
 
     def source(bridge: CoapBridge) -> AllCommands:
-        return AllCommands(found.bootstrap, bridge.deliver, bridge.caught_up, "coap-bridges")
+        return AllCommands(found.cluster, bridge.deliver, bridge.caught_up, "coap-bridges")
 
     logging.getLogger(LOGGER).setLevel(logging.ERROR)  # whoever sends garbage fills no log
     narrow_buffers()
     gc.set_threshold(*GC_THRESHOLDS)
-    recorder = Recorder(found.bootstrap, client_id=client_id)
+    recorder = Recorder(found.cluster, client_id=client_id)
     asyncio.run(life.live(recorder, make, source, Rhythm(SHARES)))
 
 

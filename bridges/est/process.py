@@ -139,11 +139,11 @@ def _run(found: Configuration, wanted: Settings, registry: Registry) -> None:
 
     def source(bridge: EstBridge) -> AllCommands:
         return AllCommands(
-            found.bootstrap,
+            found.cluster,
             bridge.deliver,
             bridge.caught_up,
             "est-doors",
             {DEVICE_INVITATIONS: get_args(ForEnrolment)},
         )
 
-    asyncio.run(life.live(Recorder(found.bootstrap, client_id=client_id), make, source))
+    asyncio.run(life.live(Recorder(found.cluster, client_id=client_id), make, source))

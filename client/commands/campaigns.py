@@ -10,7 +10,7 @@ import typer
 from client import campaign_spec, instants, terminal
 from client.campaigns import Campaigns, counts, ended, in_work
 from client.commands.fleets import FleetId
-from client.commands.options import KAFKA, Bootstrap, Json, examples
+from client.commands.options import KAFKA, Json, Kafka, examples
 from schemas.fleet_states import CampaignRow, CampaignSpec, MemberRow
 from streams.core import campaign as rules
 from streams.core.rehearsal import Plan
@@ -44,11 +44,11 @@ def create(
     fleet_id: FleetId,
     campaign_id: CampaignId,
     spec: SpecText = ROTATE_ALL,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Order a campaign. Without --spec it rotates the certificates of all members."""
-    Campaigns(bootstrap).order(fleet_id, campaign_id, _spec(spec))
+    Campaigns(cluster).order(fleet_id, campaign_id, _spec(spec))
     line = f"ordered {campaign_id}; `fleetcert campaign watch {fleet_id} {campaign_id}` follows it"
     _told(as_json, fleet_id, campaign_id, line)
 
@@ -63,11 +63,11 @@ def plan(
     fleet_id: FleetId,
     campaign_id: CampaignId,
     spec: SpecText = ROTATE_ALL,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Show what a campaign would do with the fleet as it is now; nobody is ordered."""
-    found = Campaigns(bootstrap).plan(fleet_id, campaign_id, _spec(spec))
+    found = Campaigns(cluster).plan(fleet_id, campaign_id, _spec(spec))
     if as_json:
         return terminal.as_json(found)
     if found.refused:
@@ -97,9 +97,9 @@ def _print_plan(found: Plan) -> None:
 
 
 @app.command("list", epilog=examples("campaign list pumps", "campaign list pumps --json"))
-def list_campaigns(fleet_id: FleetId, bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+def list_campaigns(fleet_id: FleetId, cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """List a fleet's campaigns, also those that ended lately."""
-    rows = Campaigns(bootstrap).campaigns(fleet_id)
+    rows = Campaigns(cluster).campaigns(fleet_id)
     if as_json:
         for row in rows:
             terminal.as_json(row)
@@ -126,11 +126,11 @@ def list_campaigns(fleet_id: FleetId, bootstrap: Bootstrap = KAFKA, as_json: Jso
 def show(
     fleet_id: FleetId,
     campaign_id: CampaignId,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Show one campaign: its state, its groups, why it waits, and how far its devices are."""
-    campaigns = Campaigns(bootstrap)
+    campaigns = Campaigns(cluster)
     row = campaigns.campaign(fleet_id, campaign_id)
     devices = campaigns.devices(fleet_id, campaign_id)
     if as_json:
@@ -190,12 +190,12 @@ def _device(row: MemberRow, campaign_id: str) -> tuple[object, ...] | None:
 def watch(
     fleet_id: FleetId,
     campaign_id: CampaignId,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Follow a campaign live until it has ended; exit code 1 unless it is completed."""
     row = None
-    for row in Campaigns(bootstrap).watch(fleet_id, campaign_id):
+    for row in Campaigns(cluster).watch(fleet_id, campaign_id):
         if as_json:
             terminal.as_json(row)
         else:
@@ -211,10 +211,10 @@ def _steering(name: str, act: Steer, told: str) -> None:
     def command(
         fleet_id: FleetId,
         campaign_id: CampaignId,
-        bootstrap: Bootstrap = KAFKA,
+        cluster: Kafka = KAFKA,
         as_json: Json = False,
     ) -> None:
-        act(Campaigns(bootstrap), fleet_id, campaign_id)
+        act(Campaigns(cluster), fleet_id, campaign_id)
         _told(as_json, fleet_id, campaign_id, f"{campaign_id} {told}")
 
     example = examples(f"campaign {name} pumps fw-2.1")
@@ -231,11 +231,11 @@ def gate(
     fleet_id: FleetId,
     campaign_id: CampaignId,
     group: Annotated[int, typer.Argument(help="The group to let begin, from 0.")],
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Let a gated group begin."""
-    Campaigns(bootstrap).open_gate(fleet_id, campaign_id, group)
+    Campaigns(cluster).open_gate(fleet_id, campaign_id, group)
     _told(as_json, fleet_id, campaign_id, f"group {group} of {campaign_id} may begin")
 
 

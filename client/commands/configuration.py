@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from client import terminal
-from client.commands.options import KAFKA, Bootstrap, ConfigFile, Json, examples
+from client.commands.options import KAFKA, ConfigFile, Json, Kafka, examples
 from configuration import keys
 from configuration.load import Loaded, load
 from configuration.schema import schema, shown
@@ -79,14 +79,14 @@ def show_schema(as_json: Json = False) -> None:
 
 
 @app.command(epilog=examples("config apply", "config apply --config fleetcert.yaml --json"))
-def apply(config: ConfigFile = None, bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+def apply(config: ConfigFile = None, cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """Record what needs no restart: fleets' defaults, rotation, monitoring, retention.
 
     `fleetcert up` does so at its start and on SIGHUP; this is for a Kafka of your own.
     """
     from client import applied
 
-    said = applied.apply(bootstrap, load(config).configuration)
+    said = applied.apply(cluster, load(config).configuration)
     if as_json:
         return terminal.as_json({"changed": said})
     for one in said or ["nothing differs"]:

@@ -8,7 +8,7 @@ import typer
 
 from client import alerts as open_alerts
 from client import show, terminal
-from client.commands.options import KAFKA, Bootstrap, DeviceId, Json, examples
+from client.commands.options import KAFKA, DeviceId, Json, Kafka, examples
 from client.enrolment import ANSWER_SECONDS, Registrar
 from client.fleet import Fleet, FleetError, certificate_names
 from streams.core import certificate as certificates
@@ -59,7 +59,7 @@ def register(
         float, typer.Option(help="With --csr: seconds to wait for the issuer.", min=1)
     ] = ANSWER_SECONDS,
     device_type: Annotated[str, typer.Option("--type", help="What it is.")] = "device",
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Register a device with the certificate it holds, or many of them from a folder.
@@ -67,7 +67,7 @@ def register(
     With --csr the device holds none yet: its request goes to the issuer by a registrar's order,
     and its first certificate comes back.
     """
-    fleet = Fleet(bootstrap)
+    fleet = Fleet(cluster)
     if csr is not None:
         if not device_id or out is None or cert is not None or cert_dir is not None:
             raise typer.BadParameter("--csr wants DEVICE_ID and --out, and no other certificate")
@@ -132,9 +132,9 @@ def _register_all(fleet: Fleet, folder: Path, device_type: str, as_json: bool) -
 
 
 @app.command("list", epilog=examples("device list", "device list --json | jq -r .device_id | head"))
-def list_devices(bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+def list_devices(cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """List all devices: presence, rotation, certificate, open alerts."""
-    rows = list(Fleet(bootstrap).devices().values())
+    rows = list(Fleet(cluster).devices().values())
     if as_json:
         for row in rows:
             terminal.as_json(row)
@@ -145,9 +145,9 @@ def list_devices(bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
 
 
 @app.command("show", epilog=examples("device show pump-7", "device show pump-7 --json | jq ."))
-def show_device(device_id: DeviceId, bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+def show_device(device_id: DeviceId, cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """Tell one device's story: certificates, saga with offsets and times, alerts, decisions."""
-    fleet = Fleet(bootstrap)
+    fleet = Fleet(cluster)
     row, decided = fleet.device(device_id), fleet.decisions(device_id)
     raised = open_alerts.with_values(open_alerts.raised(row), decided)
     if as_json:
@@ -157,9 +157,9 @@ def show_device(device_id: DeviceId, bootstrap: Bootstrap = KAFKA, as_json: Json
 
 
 @app.command("rotate", epilog=examples("device rotate pump-7"))
-def rotate(device_id: DeviceId, bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+def rotate(device_id: DeviceId, cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """Order a rotation now."""
-    fleet = Fleet(bootstrap)
+    fleet = Fleet(cluster)
     fleet.device(device_id)
     order = fleet.rotate(device_id)
     if as_json:
@@ -168,9 +168,9 @@ def rotate(device_id: DeviceId, bootstrap: Bootstrap = KAFKA, as_json: Json = Fa
     terminal.say(f"ordered {order}; follow it with `fleetcert device show {device_id}`")
 
 
-def alerts(bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+def alerts(cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """List the alerts that are open, oldest first."""
-    raised = Fleet(bootstrap).alerts()
+    raised = Fleet(cluster).alerts()
     if as_json:
         for one in raised:
             terminal.as_json(one)

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from client import instants, terminal
-from client.commands.options import KAFKA, Bootstrap, Json, OnlyDevice, examples
+from client.commands.options import KAFKA, Json, Kafka, OnlyDevice, examples
 from client.fleet import Fleet, FleetError, Found
 from client.lines import line
 from client.show import STYLES
@@ -47,13 +47,13 @@ def tail(
     kind: Kinds = None,
     since: Annotated[str, typer.Option(help=SINCE)] = instants.NOW,
     follow: Annotated[bool, typer.Option(help="Wait for more, until Ctrl-C.")] = True,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Print records, one a line, as they come; with --since what is there already, too."""
     need_topic(topic)
     kinds = _kinds(kind or [])
-    for found in _found(Fleet(bootstrap), topic, device, since, follow):
+    for found in _found(Fleet(cluster), topic, device, since, follow):
         if kinds and found.kind not in kinds:
             continue
         if as_json:
@@ -74,7 +74,7 @@ def export_events(
     topic: Topic = topics.DEVICE_EVENTS,
     device: OnlyDevice = "",
     since: Annotated[str, typer.Option(help=SINCE)] = instants.START,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Write a topic, as it stands now, to a Parquet file."""
@@ -83,7 +83,7 @@ def export_events(
         raise FleetError(f"{target} must end in {EXPORTABLE}")
     from client.export import export  # pyarrow takes longer to import than most commands to run
 
-    fleet, start = Fleet(bootstrap), instants.parse(since, _now())
+    fleet, start = Fleet(cluster), instants.parse(since, _now())
     with terminal.progress(f"exporting {topic}", fleet.size(topic, start)) as one_done:
         found = fleet.read(topic, device_id=device, since=start, on_record=one_done)
         records = export(found, target)

@@ -10,10 +10,11 @@ import typer
 from client import campaigns as campaign_client
 from client import fleets as client
 from client import instants, terminal
-from client.commands.options import KAFKA, Bootstrap, DeviceId, Json, examples
+from client.commands.options import KAFKA, DeviceId, Json, Kafka, examples
 from client.errors import FleetError
 from client.fleet import Fleet
 from client.fleets import Fleets
+from configuration.cluster import Cluster
 from schemas.fleet_states import FleetRow
 from schemas.states import DeviceRow
 from streams.core import fleet_config, statistics
@@ -50,11 +51,11 @@ def create(
     device: Annotated[list[str] | None, typer.Option(help="A first member.")] = None,
     config: Annotated[str, typer.Option(help="A patch: JSON, or @FILE.")] = "{}",
     query: Annotated[str, typer.Option(help="Take the devices that this finds.")] = "",
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Create a fleet."""
-    with Fleets(bootstrap) as fleets:
+    with Fleets(cluster) as fleets:
         fleets.create(
             fleet_id,
             name,
@@ -67,9 +68,9 @@ def create(
 
 
 @app.command("list", epilog=examples("fleet list", "fleet list --json | jq -r .fleet_id"))
-def list_fleets(bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+def list_fleets(cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """List all fleets."""
-    with Fleets(bootstrap) as fleets:
+    with Fleets(cluster) as fleets:
         rows = list(fleets.fleets().values())
     if as_json:
         for row in rows:
@@ -80,9 +81,9 @@ def list_fleets(bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
 
 
 @app.command("show", epilog=examples("fleet show pumps", "fleet show pumps --json | jq ."))
-def show(fleet_id: FleetId, bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+def show(fleet_id: FleetId, cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """Show a fleet: its figures, configuration and members."""
-    with Fleets(bootstrap) as fleets:
+    with Fleets(cluster) as fleets:
         row, members = fleets.fleet(fleet_id), fleets.members(fleet_id)
     values = fleet_config.plain(row.config)
     if as_json:
@@ -117,20 +118,20 @@ def show(fleet_id: FleetId, bootstrap: Bootstrap = KAFKA, as_json: Json = False)
 
 @app.command("add", epilog=examples("fleet add pumps pump-7", "fleet add pumps pump-7 --json"))
 def add(
-    fleet_id: FleetId, device_id: DeviceId, bootstrap: Bootstrap = KAFKA, as_json: Json = False
+    fleet_id: FleetId, device_id: DeviceId, cluster: Kafka = KAFKA, as_json: Json = False
 ) -> None:
     """Add a device to a fleet."""
-    with Fleets(bootstrap) as fleets:
+    with Fleets(cluster) as fleets:
         fleets.add_device(fleet_id, device_id)
     _told(as_json, fleet_id, f"asked {device_id} into {fleet_id}", device_id=device_id)
 
 
 @app.command("remove", epilog=examples("fleet remove pumps pump-7"))
 def remove(
-    fleet_id: FleetId, device_id: DeviceId, bootstrap: Bootstrap = KAFKA, as_json: Json = False
+    fleet_id: FleetId, device_id: DeviceId, cluster: Kafka = KAFKA, as_json: Json = False
 ) -> None:
     """Let a device leave a fleet and its campaigns."""
-    with Fleets(bootstrap) as fleets:
+    with Fleets(cluster) as fleets:
         fleets.remove_device(fleet_id, device_id)
     _told(as_json, fleet_id, f"{device_id} has left {fleet_id}", device_id=device_id)
 
@@ -140,11 +141,11 @@ def move(
     device_id: DeviceId,
     from_fleet: Annotated[str, typer.Argument(help="The fleet it leaves.")],
     fleet_id: Annotated[str, typer.Argument(help="The fleet it joins.")],
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Move a device to another fleet."""
-    with Fleets(bootstrap) as fleets:
+    with Fleets(cluster) as fleets:
         fleets.move_device(device_id, from_fleet, fleet_id)
     _told(as_json, fleet_id, f"asked {device_id} into {fleet_id}", device_id=device_id)
 
@@ -163,11 +164,11 @@ def config(
     expected_version: Annotated[
         int, typer.Option(help="Refuse if somebody has changed it since this version.")
     ] = 0,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Show a fleet's configuration, or merge a patch into it."""
-    with Fleets(bootstrap) as fleets:
+    with Fleets(cluster) as fleets:
         if patch:
             version = fleets.update_config(
                 fleet_id, document(patch), expected_version=expected_version
@@ -191,17 +192,17 @@ def config(
 def query(
     text: Annotated[str, typer.Argument(help="A query over tags; empty for none.")],
     set_for: Annotated[str, typer.Option(help="Let this fleet take what it finds.")] = "",
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Show which devices a query finds now; with --set-for a fleet takes them from now on."""
     if wrong := queries.objection(text):
         raise FleetError(f"no query: {wrong}")
     if set_for:
-        with Fleets(bootstrap) as fleets:
+        with Fleets(cluster) as fleets:
             fleets.set_membership(set_for, text)
         return _told(as_json, set_for, f"{set_for} takes: {text or 'nobody by itself'}", query=text)
-    found = list(_found(bootstrap, text))
+    found = list(_found(cluster, text))
     if as_json:
         for row in found:
             terminal.as_json({"device_id": row.device_id, "fleet_id": row.belongs.fleet_id})
@@ -214,11 +215,11 @@ def query(
     terminal.table(f"{len(found)} devices", columns, lines)
 
 
-def _found(bootstrap: str, text: str) -> Iterator[DeviceRow]:
+def _found(cluster: Cluster, text: str) -> Iterator[DeviceRow]:
     if not text:
         return
     wanted = queries.parse(text)
-    with Fleet(bootstrap) as devices:
+    with Fleet(cluster) as devices:
         for row in devices.devices().values():
             meant = queries.matches(wanted, row.tags, row.device_type, row.protocols)
             if meant and not row.retired_at:
@@ -226,9 +227,9 @@ def _found(bootstrap: str, text: str) -> Iterator[DeviceRow]:
 
 
 @app.command("history", epilog=examples("fleet history pumps"))
-def history(fleet_id: FleetId, bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+def history(fleet_id: FleetId, cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """Show what each version of a fleet's configuration changed, and who did."""
-    with Fleets(bootstrap) as fleets:
+    with Fleets(cluster) as fleets:
         fleets.fleet(fleet_id)
         found = fleets.history(fleet_id)
     if as_json:
@@ -247,11 +248,11 @@ def history(fleet_id: FleetId, bootstrap: Bootstrap = KAFKA, as_json: Json = Fal
 def roll_back(
     fleet_id: FleetId,
     version: Annotated[int, typer.Argument(help="The version to go back to.")],
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Set a fleet's configuration to what it was; this is a new version."""
-    with Fleets(bootstrap) as fleets:
+    with Fleets(cluster) as fleets:
         made = fleets.roll_back(fleet_id, version)
     _told(as_json, fleet_id, f"{fleet_id} has configuration {made}, as in {version}", version=made)
 
@@ -260,11 +261,11 @@ def roll_back(
 def forecast(
     fleet_id: FleetId,
     days: Annotated[int, typer.Option(help="How far to look.", min=1, max=1_000)] = 60,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Show the rotations per hour that a fleet's certificates will ask for."""
-    hours = campaign_client.Campaigns(bootstrap).forecast(fleet_id, days)
+    hours = campaign_client.Campaigns(cluster).forecast(fleet_id, days)
     if as_json:
         for at, count in hours:
             terminal.as_json({"hour_at": at, "rotations": count})

@@ -8,7 +8,7 @@ import typer
 
 from client import instants, terminal
 from client.commands import devices
-from client.commands.options import KAFKA, Bootstrap, DeviceId, Json, examples
+from client.commands.options import KAFKA, DeviceId, Json, Kafka, examples
 from client.enrolment import Registrar
 from client.fleet import Fleet
 
@@ -37,14 +37,14 @@ def invite(
         Path,
         typer.Option(help="Who invites, a .pem and the .key beside it.", envvar=devices.REGISTRAR),
     ] = devices.DEFAULT_REGISTRAR,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Let a device enrol by itself at the EST door, once, by a token that is shown only now.
 
     A second invitation ends the first one.
     """
-    fleet = Fleet(bootstrap)
+    fleet = Fleet(cluster)
     if withdraw:
         fleet.withdraw(device_id)
         if as_json:

@@ -10,9 +10,9 @@ from client.commands.options import (
     EXIT_DIFFERENT,
     KAFKA,
     SNAPSHOTS,
-    Bootstrap,
     Directory,
     Json,
+    Kafka,
     examples,
 )
 from client.fleet import Fleet, FleetError
@@ -25,7 +25,7 @@ app = typer.Typer(help="Show or change what the machine goes by.", no_args_is_he
 def replay(
     verify: Annotated[bool, typer.Option(help="Fail where a row differs.")] = True,
     directory: Directory = SNAPSHOTS,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Fold the history again and compare with the live rows, byte for byte.
@@ -36,14 +36,14 @@ def replay(
     from streams import replay as again
     from streams.programs import PROGRAMS
 
-    fleet = Fleet(bootstrap)
+    fleet = Fleet(cluster)
     numbers = fleet.partitions(topics.DEVICE_EVENTS)
     total = sum(fleet.size(one.events) for one in PROGRAMS)
     with terminal.progress("folding the history", total) as one_done:
         verdicts = [
             (
                 program.name,
-                again.verify(bootstrap, number, one_done, snapshots=directory, program=program),
+                again.verify(cluster, number, one_done, snapshots=directory, program=program),
             )
             for program in PROGRAMS
             for number in numbers
@@ -66,9 +66,9 @@ def replay(
 
 
 @app.command("show", epilog=examples("policy show", "policy show --json | jq .grace_ms"))
-def show_policy(bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+def show_policy(cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """Show the policy that the machine goes by (spans in milliseconds)."""
-    current = Fleet(bootstrap).partition_row(0).policy
+    current = Fleet(cluster).partition_row(0).policy
     if as_json:
         return terminal.as_json(current)
     for name in Policy.__dataclass_fields__:
@@ -78,11 +78,11 @@ def show_policy(bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
 @app.command("set", epilog=examples("policy set days_before_expiry=45 grace_ms=120000"))
 def set_policy(
     changes: Annotated[list[str], typer.Argument(metavar="NAME=NUMBER...")],
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Change fields of the policy; all others stay as they are."""
-    fleet = Fleet(bootstrap)
+    fleet = Fleet(cluster)
     values: dict[str, Any] = {}
     for change in changes:
         name, _, value = change.partition("=")

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from client.fleet import Fleet, FleetError, Timeouts
+from configuration.cluster import Cluster
 from configuration.keys import FILE_VARIABLE
 from configuration.load import load
 from configuration.model import Configuration
 from configuration.source import InvalidConfiguration
 
-KAFKA = "127.0.0.1:9092"
+KAFKA = Cluster()
 COMPLETION = Timeouts(connect_seconds=2.0, read_seconds=5.0)
 EXIT_DIFFERENT = 4
 SNAPSHOTS = Path("var/stack/snapshots")
@@ -27,8 +28,8 @@ def examples(*commands: str) -> str:
 def _device_ids(context: typer.Context, incomplete: str) -> list[str]:
     """Complete a device id; nothing where Kafka does not answer quickly."""
     try:
-        bootstrap = context.params.get("bootstrap") or load().configuration.bootstrap
-        ids = Fleet(str(bootstrap), timeouts=COMPLETION).ids()
+        cluster = context.params.get("cluster") or load().configuration.cluster
+        ids = Fleet(cluster, timeouts=COMPLETION).ids()
     except (FleetError, InvalidConfiguration):
         return []
     return [one for one in ids if one.startswith(incomplete)]
@@ -51,11 +52,27 @@ def _from_configuration(read: Callable[[Configuration], Any]) -> Callable[..., A
     return callback
 
 
-Bootstrap = Annotated[
-    str,
+def _cluster(context: typer.Context, parameter: typer.CallbackParam, value: Cluster) -> Cluster:
+    """Return the configuration's Kafka, at the address that is given."""
+    source = context.get_parameter_source(str(parameter.name))
+    given = source is not None and source.name != "DEFAULT"
+    try:
+        found = load().configuration.cluster
+    except InvalidConfiguration:
+        if context.resilient_parsing:  # a completion tells no mistakes
+            return value
+        raise
+    return found.at(value.bootstrap) if given else found
+
+
+Kafka = Annotated[
+    Cluster,
     typer.Option(
+        "--bootstrap",
         help="Kafka's host:port; else kafka.bootstrap of the configuration.",
-        callback=_from_configuration(lambda found: found.bootstrap),
+        parser=Cluster.of,
+        metavar="TEXT",
+        callback=_cluster,
     ),
 ]
 Directory = Annotated[

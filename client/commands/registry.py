@@ -15,7 +15,7 @@ import typer
 
 from client import bulk, terminal
 from client.commands import devices
-from client.commands.options import KAFKA, Bootstrap, DeviceId, Json, examples
+from client.commands.options import KAFKA, DeviceId, Json, Kafka, examples
 from client.fleet import Fleet
 
 app = devices.app
@@ -42,7 +42,7 @@ def import_devices(
         bool, typer.Option("--update", help="Describe those anew that are registered.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, write nothing.")] = False,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Register many devices, one a row; exit code 1 where any was refused.
@@ -50,7 +50,7 @@ def import_devices(
     A device that is registered is left as it is: repeat the import as often as you like.
     """
     started, folder = time.monotonic(), Path() if file == STDIN else Path(file).parent
-    with Fleet(bootstrap) as fleet, _opened(file) as (raw, size):
+    with Fleet(cluster) as fleet, _opened(file) as (raw, size):
         registered = frozenset() if update else frozenset(fleet.ids())
         form = form or bulk.form_of(file, raw.peek().decode(errors="replace"))
         stream = TextIOWrapper(raw, encoding="utf-8-sig", newline="")
@@ -80,11 +80,11 @@ def tag(
     remove: Annotated[
         list[str] | None, typer.Option("--remove", "-r", help="A tag, or a name with any value.")
     ] = None,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Set or remove a device's tags; fleets with a query take it or let it go by them."""
-    with Fleet(bootstrap) as fleet:
+    with Fleet(cluster) as fleet:
         held = fleet.tag(device_id, tags or (), remove or ())
     if as_json:
         return terminal.as_json({"device_id": device_id, "tags": held})
@@ -92,9 +92,9 @@ def tag(
 
 
 @app.command("retire", epilog=examples("device retire pump-7"))
-def retire(device_id: DeviceId, bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+def retire(device_id: DeviceId, cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """Retire a device for good: its certificate is refused and revoked, it leaves its fleet."""
-    with Fleet(bootstrap) as fleet:
+    with Fleet(cluster) as fleet:
         fleet.retire(device_id)
     if as_json:
         return terminal.as_json({"device_id": device_id})
@@ -105,11 +105,11 @@ def retire(device_id: DeviceId, bootstrap: Bootstrap = KAFKA, as_json: Json = Fa
 def replace(
     old: DeviceId,
     new: Annotated[str, typer.Argument(help="The registered device that takes its place.")],
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Retire a device and give another one its tags and its place in the fleet."""
-    with Fleet(bootstrap) as fleet:
+    with Fleet(cluster) as fleet:
         fleet.retire(old, replaced_by=new)
     if as_json:
         return terminal.as_json({"device_id": old, "replaced_by": new})

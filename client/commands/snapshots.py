@@ -10,9 +10,9 @@ from client.commands.options import (
     EXIT_DIFFERENT,
     KAFKA,
     SNAPSHOTS,
-    Bootstrap,
     Directory,
     Json,
+    Kafka,
     examples,
 )
 from client.fleet import Fleet, FleetError
@@ -40,12 +40,10 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 
 @snapshots.command("create", epilog=examples("snapshot create"))
-def create(
-    directory: Directory = SNAPSHOTS, bootstrap: Bootstrap = KAFKA, as_json: Json = False
-) -> None:
+def create(directory: Directory = SNAPSHOTS, cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """Write a snapshot of every partition, at the offset up to which its rows stand now."""
-    for number in Fleet(bootstrap).partitions(DEVICE_EVENTS):
-        path = retention.take(bootstrap, number, directory)
+    for number in Fleet(cluster).partitions(DEVICE_EVENTS):
+        path = retention.take(cluster, number, directory)
         if as_json:
             terminal.as_json({"partition": number, "file": str(path) if path else ""})
             continue
@@ -109,15 +107,15 @@ def trim(
     ] = False,
     dry_run: Annotated[bool, typer.Option(help="Prove, but delete nothing.")] = False,
     directory: Directory = SNAPSHOTS,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Delete records of device.events behind the newest snapshot, once it is proven by a fold."""
     if not before_snapshot:
         raise FleetError("say how far: `fleetcert history trim --before-snapshot`")
-    for number in Fleet(bootstrap).partitions(DEVICE_EVENTS):
+    for number in Fleet(cluster).partitions(DEVICE_EVENTS):
         try:
-            done = retention.trim(bootstrap, number, directory, dry_run=dry_run)
+            done = retention.trim(cluster, number, directory, dry_run=dry_run)
         except (retention.TrimRefused, SnapshotDamaged) as error:
             raise FleetError(str(error)) from error
         if as_json:
@@ -128,9 +126,9 @@ def trim(
 
 
 @cores.command("show", epilog=examples("core show"))
-def core_show(bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
+def core_show(cluster: Kafka = KAFKA, as_json: Json = False) -> None:
     """Show by which version of the core each partition is folded, and since which offset."""
-    fleet = Fleet(bootstrap)
+    fleet = Fleet(cluster)
     for number in fleet.partitions(DEVICE_EVENTS):
         row = fleet.partition_row(number)
         if as_json:
@@ -147,7 +145,7 @@ def core_show(bootstrap: Bootstrap = KAFKA, as_json: Json = False) -> None:
 def core_activate(
     version: int,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    bootstrap: Bootstrap = KAFKA,
+    cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Record in every partition that the history goes on with another core.
@@ -155,7 +153,7 @@ def core_activate(
     Workers of the older core stop there and never start again; those of the new one write a
     snapshot of that offset and go on. There is no way back.
     """
-    fleet = Fleet(bootstrap)
+    fleet = Fleet(cluster)
     rows = {number: fleet.partition_row(number) for number in fleet.partitions(DEVICE_EVENTS)}
     behind = {number: row for number, row in rows.items() if row.core_version < version}
     for number, row in rows.items():
@@ -163,13 +161,12 @@ def core_activate(
             raise FleetError(f"partition {number} is folded by core {row.core_version} already")
     if behind and not yes:
         typer.confirm(f"Workers older than core {version} will end for good. Go on?", abort=True)
-    settings = {"bootstrap.servers": bootstrap, "partitioner": PARTITIONER, "acks": "all"}
-    producer = Producer(settings)
+    producer = Producer(cluster.settings({"partitioner": PARTITIONER, "acks": "all"}))
     for number, row in behind.items():
         event = CoreVersionActivated(row.broadcast_number + 1, version)
         producer.produce(DEVICE_EVENTS, codec.encode(event), BROADCAST_KEY, partition=number)
     if producer.flush(SEND_SECONDS):
-        raise FleetError(f"Kafka at {bootstrap} did not take the record; try again")
+        raise FleetError(f"Kafka at {cluster} did not take the record; try again")
     if as_json:
         return terminal.as_json({"core_version": version, "partitions": sorted(behind)})
     terminal.say(f"core {version} is recorded in {len(behind)} partitions; start its workers")

@@ -89,7 +89,7 @@ class Demo:
 
     async def _live(self) -> report.Judgement:
         """Enrol, run the fleet until it has rotated, gather and judge."""
-        layout, client = self._layout, Fleet(self._layout.bootstrap, actor="demo")
+        layout, client = self._layout, Fleet(self._layout.cluster, actor="demo")
         await asyncio.to_thread(client.activate, demo.POLICY)
         ca = layout.pki_dir / "service-ca" / "ca.pem"
         plan = demo.plan(self._directory / "devices", layout.device_port, layout.coap_port, ca)
@@ -116,7 +116,7 @@ class Demo:
         self._console.print("Reading the whole history again, for the proofs")
         device_ca, ledger = layout.pki_dir / "device-ca", plan.directory / "ledger.jsonl"
         evidence = await asyncio.to_thread(
-            proofs.gather, client, layout.bootstrap, device_ca, ledger, ended_at
+            proofs.gather, client, layout.cluster, device_ca, ledger, ended_at
         )
         return report.judge(evidence, members)
 

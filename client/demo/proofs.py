@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.demo.fleet import EXPECTED_ALERTS, EXPECTED_FAILURES, Member
 from client.fleet import Fleet, Found
+from configuration.cluster import Cluster
 from schemas import events
 from schemas.decisions import Decision, DecisionName
 from schemas.partition import partition_of
@@ -79,7 +80,9 @@ def abandoned(decisions: Iterable[Decision]) -> set[tuple[str, str]]:
     return _told(decisions, DecisionName.ROTATION_ABANDONED)
 
 
-def gather(fleet: Fleet, bootstrap: str, device_ca: Path, ledger: Path, ended_at: int) -> Evidence:
+def gather(
+    fleet: Fleet, cluster: Cluster, device_ca: Path, ledger: Path, ended_at: int
+) -> Evidence:
     """Read everything once; `ended_at` is when the fleet was told to stop.
 
     `device_ca` is the folder with the device CA's certificate and its revocation list.
@@ -96,7 +99,7 @@ def gather(fleet: Fleet, bootstrap: str, device_ca: Path, ledger: Path, ended_at
         rows=fleet.devices(),
         events=by_device,
         decisions=fleet.decisions(),
-        verdicts=[replay.verify(bootstrap, number) for number in numbers],
+        verdicts=[replay.verify(cluster, number) for number in numbers],
         serials={f"{one.serial_number:x}" for one in crl},
         ended_at=ended_at,
         partitions=len(numbers),

@@ -20,6 +20,7 @@ from client.lag import lag
 from client.local import doctor, dtls13, reload, supervisor
 from client.local.errors import LocalError
 from client.local.layout import Layout
+from configuration.cluster import Cluster
 from configuration.load import load
 from configuration.model import Configuration
 from configuration.source import InvalidConfiguration
@@ -199,7 +200,7 @@ def status(data_dir: DataDir = NONE, as_json: Json = False) -> None:
     found: dict[str, Any] = dict(supervisor.status(Layout(data_dir=data_dir)))
     listed = found.get("processes", [])
     if bootstrap := found.get("bootstrap"):
-        found["lag"] = lag(bootstrap, WORKERS, DEVICE_EVENTS)
+        found["lag"] = lag(Cluster(bootstrap), WORKERS, DEVICE_EVENTS)
     if as_json:
         terminal.as_json(found)
     elif not listed:

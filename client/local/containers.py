@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
         found = shared.read(options, OPTIONS).configuration
         if options.task == "topics":
             kafka, days = found.kafka, found.iot.monitoring.retention_days
-            topics.create_topics(found.bootstrap, kafka.partitions, kafka.replication, days)
+            topics.create_topics(found.cluster, kafka.partitions, kafka.replication, days)
         else:
             identities(options.directory, options.into, options.broker_name, found)
     except (LocalError, InvalidConfiguration, OSError) as error:

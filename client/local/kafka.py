@@ -16,6 +16,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from client.local.errors import LocalError
+from configuration.cluster import Cluster
 from pki import files
 
 KAFKA_VERSION = "4.3.1"
@@ -181,9 +182,9 @@ def command(libs: Path, properties: Path) -> tuple[str, ...]:
     return (*_java(libs, HEAP_MIB), "kafka.Kafka", str(properties))
 
 
-def ready(bootstrap: str, deadline: float) -> bool:
-    """Return whether a broker answers at `bootstrap` before `deadline` (of time.monotonic)."""
-    admin = admin_client(bootstrap)
+def ready(cluster: Cluster, deadline: float) -> bool:
+    """Return whether a broker answers at `cluster` before `deadline` (of time.monotonic)."""
+    admin = admin_client(cluster)
     while True:
         if answers(admin, min(REQUEST_SECONDS_MAX, max(0.1, deadline - time.monotonic()))):
             return True
@@ -199,16 +200,17 @@ def answers(admin: AdminClient, seconds: float = REQUEST_SECONDS_MAX) -> bool:
         return False
 
 
-def admin_client(bootstrap: str) -> AdminClient:
+def admin_client(cluster: Cluster) -> AdminClient:
     """Return an AdminClient that reconnects quickly and keeps librdkafka's chatter off stderr."""
     return AdminClient(
-        {
-            "bootstrap.servers": bootstrap,
-            "reconnect.backoff.ms": 50,
-            "reconnect.backoff.max.ms": 500,
-            "log_level": 0,
-            "socket.timeout.ms": 10_000,
-        }
+        cluster.settings(
+            {
+                "reconnect.backoff.ms": 50,
+                "reconnect.backoff.max.ms": 500,
+                "log_level": 0,
+                "socket.timeout.ms": 10_000,
+            }
+        )
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
 
+from configuration.cluster import Cluster
 from configuration.model import Configuration
 
 HOST = "127.0.0.1"
@@ -73,7 +74,12 @@ class Layout:
     @property
     def bootstrap(self) -> str:
         """Kafka's address."""
-        return f"{HOST}:{self.kafka_port}"
+        return self.cluster.bootstrap
+
+    @property
+    def cluster(self) -> Cluster:
+        """The stack's Kafka."""
+        return self.configuration.cluster.at(f"{HOST}:{self.kafka_port}")
 
     @property
     def kafka_dir(self) -> Path:

@@ -74,7 +74,7 @@ def _kafka(layout: Layout, libs: Path) -> Process:
         kafka.command(libs, properties),
         lambda: listens(layout.kafka_port),
         lambda: topics.create_topics(
-            layout.bootstrap,
+            layout.cluster,
             layout.partitions,
             retention_days=layout.configuration.iot.monitoring.retention_days,
         ),

@@ -46,7 +46,7 @@ class Reloader:
 
         The workers answer, so they must run.
         """
-        return applied.apply(self._layout.bootstrap, self._held)
+        return applied.apply(self._layout.cluster, self._held)
 
     def reload(self) -> Changes:
         """Read again and apply; what waits for a restart waits on, and is told every time.
@@ -56,7 +56,7 @@ class Reloader:
         wanted = self._read()
         found = changes(self._held, wanted)
         held = with_live(self._held, wanted)
-        applied.apply(self._layout.bootstrap, held)
+        applied.apply(self._layout.cluster, held)
         self._held = held
         return found
 

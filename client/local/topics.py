@@ -12,6 +12,7 @@ from confluent_kafka.admin import (
 )
 
 from client.local.errors import LocalError
+from configuration.cluster import Cluster
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS, TOPICS, objections
 
 REQUEST_SECONDS = 30.0
@@ -23,13 +24,13 @@ VISIBLE_POLL_SECONDS = 0.1
 
 
 def create_topics(
-    bootstrap: str, partitions: int, replication: int = 1, retention_days: int = RETENTION_DAYS
+    cluster: Cluster, partitions: int, replication: int = 1, retention_days: int = RETENTION_DAYS
 ) -> None:
     """Create what is missing; raise LocalError where a partition count differs.
 
     `retention_days` is for what is no history: the dead letters.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(cluster.settings())
     wanted = [
         NewTopic(
             one.name,
@@ -55,12 +56,12 @@ def retention(topic: str, days: int) -> dict[str, str]:
     return {"retention.ms": str(days * DAY_MS)} if topic == DEAD_LETTERS else {}
 
 
-def keep(bootstrap: str, days: int) -> bool:
+def keep(cluster: Cluster, days: int) -> bool:
     """Let the topics that days govern keep their records for so long; False where they do.
 
     Raises LocalError where Kafka does not answer.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(cluster.settings())
     resource = ConfigResource(ConfigResource.Type.TOPIC, DEAD_LETTERS)
     wanted = retention(DEAD_LETTERS, days)
     try:

@@ -11,6 +11,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient
 
+from configuration.cluster import Cluster
 from schemas.topics import PARTITIONER
 from streams.engine.failure import EngineFailed
 from streams.engine.log import REQUEST_SECONDS, Bounds, bounds, read_to_end
@@ -34,20 +35,21 @@ BY_KEY = -1
 class Changelog:
     """The transactional producer and the recovery of one partition."""
 
-    def __init__(self, bootstrap: str, topic: str, partition: int, application: str) -> None:
-        self._bootstrap, self.topic, self.partition = bootstrap, topic, partition
+    def __init__(self, cluster: Cluster, topic: str, partition: int, application: str) -> None:
+        self._cluster, self.topic, self.partition = cluster, topic, partition
         self._counts: dict[str, int] = {}
         self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "transactional.id": f"{application}-{topic}-{partition}",
-                "transaction.timeout.ms": int(COMMIT_SECONDS * 1000),
-                "partitioner": PARTITIONER,
-                "compression.type": "lz4",
-                "linger.ms": LINGER_MS,
-                "queue.buffering.max.messages": QUEUED_RECORDS_MAX,
-                "queue.buffering.max.kbytes": QUEUED_KIB_MAX,
-            }
+            cluster.settings(
+                {
+                    "transactional.id": f"{application}-{topic}-{partition}",
+                    "transaction.timeout.ms": int(COMMIT_SECONDS * 1000),
+                    "partitioner": PARTITIONER,
+                    "compression.type": "lz4",
+                    "linger.ms": LINGER_MS,
+                    "queue.buffering.max.messages": QUEUED_RECORDS_MAX,
+                    "queue.buffering.max.kbytes": QUEUED_KIB_MAX,
+                }
+            )
         )
 
     def fence(self) -> None:
@@ -61,7 +63,7 @@ class Changelog:
 
     def topic_id(self) -> str:
         """Return the id that Kafka gave the topic at its creation. Raises EngineFailed."""
-        admin = AdminClient({"bootstrap.servers": self._bootstrap})
+        admin = AdminClient(self._cluster.settings())
         asked = admin.describe_topics(
             TopicCollection([self.topic]), request_timeout=REQUEST_SECONDS
         )
@@ -84,14 +86,14 @@ class Changelog:
 
     def bounds(self) -> Bounds:
         """Return where the changelog begins and ends. Raises EngineFailed."""
-        return bounds(self._bootstrap, self.topic, self.partition)
+        return bounds(self._cluster, self.topic, self.partition)
 
     def read(self, start: int, *, within: float = RECOVERY_SECONDS) -> Iterator[tuple[Rows, int]]:
         """Yield what was committed from offset `start` on: records, and the next offset to read.
 
         Raises EngineFailed where the end is not reached `within` seconds.
         """
-        chunks = read_to_end(self._bootstrap, self.topic, self.partition, start, within=within)
+        chunks = read_to_end(self._cluster, self.topic, self.partition, start, within=within)
         for chunk in chunks:
             yield [(one.key() or b"", one.value()) for one in chunk.messages], chunk.following
 

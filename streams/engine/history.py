@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.states import PARTITION_KEY, PartitionRow
 from streams.core.deadlines import Deadlines
@@ -33,11 +34,13 @@ class Base:
     damaged: tuple[str, ...] = ()
 
 
-def records(bootstrap: str, topic: str, partition: int, first: int, last: int) -> Iterator[Record]:
+def records(
+    cluster: Cluster, topic: str, partition: int, first: int, last: int
+) -> Iterator[Record]:
     """Yield the records of the history from offset `first` up to and with `last`."""
     if last < first:
         return
-    chunks = read_to_end(bootstrap, topic, partition, first, within=READ_SECONDS)
+    chunks = read_to_end(cluster, topic, partition, first, within=READ_SECONDS)
     for message in (one for chunk in chunks for one in chunk.messages):
         if message.offset() > last:
             return
@@ -45,7 +48,7 @@ def records(bootstrap: str, topic: str, partition: int, first: int, last: int) -
 
 
 def base(
-    bootstrap: str,
+    cluster: Cluster,
     program: Program[Any],
     partition: int,
     directory: Path,
@@ -64,7 +67,7 @@ def base(
             f"{program.events}[{partition}] goes on with core {row.core_version} from offset "
             f"{core_since}, this is core {program.version}: use a newer fleetcert"
         )
-    low = bounds(bootstrap, program.events, partition).low
+    low = bounds(cluster, program.events, partition).low
     if core_since < 0 and low == 0:
         return Base(-1, {})
     found, damaged = snapshot.base(

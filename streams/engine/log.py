@@ -18,6 +18,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from configuration.cluster import Cluster
 from streams.engine.failure import EngineFailed
 
 READ_MAX = 5_000
@@ -49,9 +50,9 @@ class Bounds:
     high: int
 
 
-def bounds(bootstrap: str, topic: str, partition: int) -> Bounds:
+def bounds(cluster: Cluster, topic: str, partition: int) -> Bounds:
     """Return where the partition begins and ends. Raises EngineFailed."""
-    consumer = _consumer(bootstrap)
+    consumer = _consumer(cluster)
     try:
         return bounds_of(consumer, TopicPartition(topic, partition))
     except KafkaException as error:
@@ -79,9 +80,9 @@ def bounds_of(consumer: Consumer, where: TopicPartition, within: float = REQUEST
         consumer.list_topics(where.topic, timeout=within)
 
 
-def committed(bootstrap: str, group: str, topic: str, partition: int) -> int | None:
+def committed(cluster: Cluster, group: str, topic: str, partition: int) -> int | None:
     """Return the offset that a consumer group goes on with, None for none. Raises EngineFailed."""
-    consumer = _consumer(bootstrap, group)
+    consumer = _consumer(cluster, group)
     try:
         (found,) = consumer.committed([TopicPartition(topic, partition)], timeout=REQUEST_SECONDS)
     except KafkaException as error:
@@ -92,14 +93,14 @@ def committed(bootstrap: str, group: str, topic: str, partition: int) -> int | N
 
 
 def read_to_end(
-    bootstrap: str, topic: str, partition: int, start: int, *, within: float
+    cluster: Cluster, topic: str, partition: int, start: int, *, within: float
 ) -> Iterator[Chunk]:
     """Yield what was committed from offset `start` to the end as it stands now.
 
     Where `start` is no longer there, the reading starts with what is. Raises EngineFailed where
     the end is not reached `within` seconds.
     """
-    consumer = _consumer(bootstrap)
+    consumer = _consumer(cluster)
     try:
         yield from _read(consumer, TopicPartition(topic, partition), start, within)
     except KafkaException as error:
@@ -109,37 +110,38 @@ def read_to_end(
 
 
 def read_between(
-    bootstrap: str, topic: str, partition: int, start: int, stop: int, *, within: float
+    cluster: Cluster, topic: str, partition: int, start: int, stop: int, *, within: float
 ) -> list[Message]:
     """Return what was committed from `start` until before `stop`; a record stands at `stop`.
 
     Raises EngineFailed where a part of it is gone.
     """
-    low = bounds(bootstrap, topic, partition).low
+    low = bounds(cluster, topic, partition).low
     if low > start:
         raise EngineFailed(
             f"{topic}[{partition}] begins at {low}, offset {start} is needed: the history was cut "
             "before it was applied"
         )
     found: list[Message] = []
-    for chunk in read_to_end(bootstrap, topic, partition, start, within=within):
+    for chunk in read_to_end(cluster, topic, partition, start, within=within):
         found += [one for one in chunk.messages if one.offset() < stop]
         if chunk.following >= stop:
             break
     return found
 
 
-def _consumer(bootstrap: str, group: str = "unused") -> Consumer:
+def _consumer(cluster: Cluster, group: str = "unused") -> Consumer:
     return Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": group,
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": 20,
-        }
+        cluster.settings(
+            {
+                "group.id": group,
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 20,
+            }
+        )
     )
 
 

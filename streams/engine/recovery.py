@@ -3,6 +3,7 @@
 The store on the disk is a prefix of the changelog; what is missing is read. It is thrown away
 where it is none: the topic was made anew, the changelog ends before it, or the changelog was cut
 behind it (rows that changed in the part that is gone would stay old). Then the changelog is read
+from configuration.cluster import Cluster
 from its first record.
 
 A changelog that was cut does not hold all rows any more. It shows: the partition row counts them.
@@ -20,6 +21,7 @@ from typing import Any
 
 import structlog
 
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.states import PARTITION_KEY, PartitionRow
 from streams.core.deadlines import Deadlines
@@ -46,7 +48,7 @@ class Recovery:
 
     program: Program[Any]
     partition: int
-    bootstrap: str
+    cluster: Cluster
     group: str
     snapshots: Path
     store: Store
@@ -76,7 +78,7 @@ class Recovery:
         """Return up to which offset the history was applied: the group knows if no row does."""
         if row.applied_offset >= 0:
             return row.applied_offset
-        following = committed(self.bootstrap, self.group, self.program.events, self.partition)
+        following = committed(self.cluster, self.group, self.program.events, self.partition)
         if following is None and (rows or kept.low):
             raise EngineFailed(
                 f"{self.changelog.topic}[{self.partition}] was emptied, and group {self.group} has "
@@ -116,7 +118,7 @@ class Recovery:
             "table.rebuilding", partition=self.partition, rows=rows, expected=row.rows, to=last
         )
         start = history.base(
-            self.bootstrap,
+            self.cluster,
             self.program,
             self.partition,
             self.snapshots,
@@ -124,7 +126,7 @@ class Recovery:
             last,
         )
         inputs = history.records(
-            self.bootstrap, self.program.events, self.partition, start.offset + 1, last
+            self.cluster, self.program.events, self.partition, start.offset + 1, last
         )
         whole, _ = history.fold(self.program, self.partition, start, inputs, row)
         published = iter(whole.items())  # the partition row is the last: until then rows are short

@@ -29,6 +29,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import structlog
 
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.envelope import BROADCAST_KEY
 from schemas.states import PARTITION_KEY, PartitionRow
@@ -57,7 +58,7 @@ APPLICATION = "fleetcert"
 class Place:
     """Where a worker's partitions live, and how many bytes must be free there."""
 
-    bootstrap: str
+    cluster: Cluster
     group: str
     data_dir: Path
     snapshots: Path
@@ -81,7 +82,7 @@ class TablePartition(Generic[R]):
         self._program, self.number, self._place = program, number, place
         place.data_dir.mkdir(parents=True, exist_ok=True)
         room.check(place.data_dir, place.room_min)
-        self._changelog = Changelog(place.bootstrap, program.table, number, APPLICATION)
+        self._changelog = Changelog(place.cluster, program.table, number, APPLICATION)
         self._store = Store(place.data_dir / program.table / str(number))
         self._cache: Cache[R] = Cache(CACHED_ROWS_MAX)
         self._position = Position("", 0)
@@ -111,7 +112,7 @@ class TablePartition(Generic[R]):
         recovery = Recovery(
             self._program,
             self.number,
-            self._place.bootstrap,
+            self._place.cluster,
             self._place.group,
             self._place.snapshots,
             self._store,
@@ -171,7 +172,7 @@ class TablePartition(Generic[R]):
     def _missing(self, start: int, stop: int) -> Iterator[Record]:
         """Read what the group skipped: often nothing but the marker of a transaction."""
         for one in read_between(
-            self._place.bootstrap,
+            self._place.cluster,
             self._program.events,
             self.number,
             start,

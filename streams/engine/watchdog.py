@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from configuration.cluster import Cluster
 from streams.engine.failure import EngineFailed, fail
 from streams.engine.log import bounds_of
 
@@ -31,14 +32,14 @@ class Watchdog:
 
     def __init__(
         self,
-        bootstrap: str,
+        cluster: Cluster,
         group: str,
         topic: str,
         progress: Callable[[], Progress],
         stall_seconds: float,
     ) -> None:
         self._topic, self._progress, self._stall_seconds = topic, progress, stall_seconds
-        self._bootstrap, self._group = bootstrap, group
+        self._cluster, self._group = cluster, group
         self._moved: dict[int, tuple[int, float]] = {}
         self._stopped = threading.Event()
         self.standstill_seconds = 0.0
@@ -54,12 +55,13 @@ class Watchdog:
 
     def _run(self) -> None:
         consumer = Consumer(
-            {
-                "bootstrap.servers": self._bootstrap,
-                "group.id": self._group,
-                "enable.auto.commit": False,
-                "log_level": 0,
-            }
+            self._cluster.settings(
+                {
+                    "group.id": self._group,
+                    "enable.auto.commit": False,
+                    "log_level": 0,
+                }
+            )
         )
         while not self._stopped.wait(self._stall_seconds / LOOKS_PER_STALL):
             try:

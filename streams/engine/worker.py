@@ -73,13 +73,14 @@ class Worker(Generic[R]):
     @functools.cached_property
     def _ticks(self) -> Producer:
         return Producer(
-            {
-                "bootstrap.servers": self._place.bootstrap,
-                "partitioner": PARTITIONER,
-                "acks": "all",
-                "enable.idempotence": True,
-                "message.timeout.ms": int(TICK_SECONDS_MAX * 1000),
-            }
+            self._place.cluster.settings(
+                {
+                    "partitioner": PARTITIONER,
+                    "acks": "all",
+                    "enable.idempotence": True,
+                    "message.timeout.ms": int(TICK_SECONDS_MAX * 1000),
+                }
+            )
         )
 
     def progress(self) -> Mapping[int, int | None]:

@@ -16,6 +16,7 @@ from client.local.layout import Layout
 from client.local.setup import limits
 from client.local.topics import RETENTION_DAYS
 from configuration import keys
+from configuration.cluster import Cluster
 from configuration.iot import Coap, Est
 from configuration.load import load
 from configuration.model import Configuration
@@ -57,7 +58,7 @@ def test_an_issuer_starts_by_the_model() -> None:
 def test_the_bridges_start_by_the_model() -> None:
     """Group, buckets and heartbeat; the CoAP bridge's limits."""
     own = Configuration().iot.mqtt
-    usual = GroupSettings("")
+    usual = GroupSettings(Cluster(""))
     assert (own.group, own.buckets) == (usual.group, usual.buckets)
     assert own.heartbeat_interval == usual.heartbeat_seconds
     path = Path("/x")

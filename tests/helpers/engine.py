@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from client.fleet import Fleet
 from client.local.topics import create_topics
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.decisions import Decision
 from schemas.envelope import Evidence, Numbering
@@ -135,7 +136,7 @@ class Rig:
 
     def committed(self, partition: int = 0) -> int:
         """Return the offset that the group has committed, zero for none."""
-        return committed(self.bootstrap, self.application, DEVICE_EVENTS, partition) or 0
+        return committed(Cluster(self.bootstrap), self.application, DEVICE_EVENTS, partition) or 0
 
     def assert_undisturbed(self) -> None:
         """The live rows are the replay's, and every decision of it stands there once."""
@@ -148,7 +149,7 @@ class Rig:
 
         for partition in range(self.partitions):
             verdict = replay.verify(
-                self.bootstrap, partition, on_output=keep, snapshots=self.snapshots
+                Cluster(self.bootstrap), partition, on_output=keep, snapshots=self.snapshots
             )
             assert verdict.identical, verdict.difference
         live = self.decisions()
@@ -167,7 +168,7 @@ class Rig:
 def rig(bootstrap: str, directory: Path, partitions: int = 1, devices: int = 20) -> Rig:
     """Make the topics anew and return a rig on them."""
     remove_topics(bootstrap)
-    create_topics(bootstrap, partitions)
+    create_topics(Cluster(bootstrap), partitions)
     return Rig(bootstrap, directory, f"engine-{uuid.uuid4().hex[:8]}", partitions, devices)
 
 

@@ -14,6 +14,7 @@ import docker
 from testcontainers.core.container import DockerContainer
 
 from client.local import kafka, launch
+from configuration.cluster import Cluster
 from tests.helpers.ports import free_ports
 
 IMAGE = "apache/kafka:4.3.1"
@@ -62,7 +63,9 @@ class KafkaProcess:
                 stdout=log,
                 stderr=log,
             )
-        assert kafka.ready(self.bootstrap, time.monotonic() + READY_SECONDS), self._log.read_text()
+        assert kafka.ready(Cluster(self.bootstrap), time.monotonic() + READY_SECONDS), (
+            self._log.read_text()
+        )
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the broker."""
@@ -108,7 +111,7 @@ class KafkaContainer:
             self._container.start()
             self._started = True
         logs = self._container.get_logs
-        assert kafka.ready(self.bootstrap, time.monotonic() + READY_SECONDS), logs()
+        assert kafka.ready(Cluster(self.bootstrap), time.monotonic() + READY_SECONDS), logs()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the broker."""

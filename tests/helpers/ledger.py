@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from client.fleet import Fleet
+from configuration.cluster import Cluster
 from device.observer import KEPT, RECORDED
 from device.store import Store
 from schemas.decisions import Decision
@@ -55,7 +56,7 @@ def assert_nothing_lost_or_doubled(fleet: Fleet, ledgers: list[Path], hint: str)
 def assert_rows_are_the_replay(fleet: Fleet, bootstrap: str, hint: str) -> None:
     """The live rows are those of the history, byte for byte."""
     for number in fleet.partitions(DEVICE_EVENTS):
-        verdict = replay.verify(bootstrap, number)
+        verdict = replay.verify(Cluster(bootstrap), number)
         assert verdict.identical, f"partition {number}: {verdict.difference} ({hint})"
 
 

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from client.kafka import Timeouts
 from client.reader import Reader
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.envelope import BROADCAST_KEY
 from schemas.events import ClockTicked
@@ -45,7 +46,7 @@ class RecordedClock:
     """Moves the time of all partitions of both machines; `now` is where it stands."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._reader = Reader(bootstrap, Timeouts())
+        self._reader = Reader(Cluster(bootstrap), Timeouts())
         self._producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
         self.now = 0
 

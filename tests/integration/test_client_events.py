@@ -19,6 +19,7 @@ from client.fleets import Fleets
 from client.kafka import Timeouts
 from client.local.topics import create_topics
 from client.writer import Writer
+from configuration.cluster import Cluster
 from device.simulator import Plan, Simulator, behaviours
 from schemas.decisions import Decision, DecisionName
 from schemas.envelope import Position
@@ -42,7 +43,7 @@ def decided(subject: str, name: DecisionName, number: int, **values: object) -> 
 
 def write(bootstrap: str, *decisions: Decision) -> None:
     """Write decisions into their topic."""
-    writer = Writer(bootstrap, Timeouts())
+    writer = Writer(Cluster(bootstrap), Timeouts())
     for one in decisions:
         writer.send(DECISIONS, one.subject.encode(), one)
     writer.flush()
@@ -57,7 +58,7 @@ def expiring(device_id: str, days: int) -> Decision:
 def events_of(bootstrap: str, device_id: str, start: feeds.Bookmark | str = "latest") -> Events:
     """Return the days that a device's certificate has left, as they are told."""
     chosen = feeds.chosen(feeds.DEVICE_FEEDS, ("cert-expiring",), "device")
-    return Events(bootstrap, Timeouts(), device_id, chosen, start)
+    return Events(Cluster(bootstrap), Timeouts(), device_id, chosen, start)
 
 
 async def days(events: Events, count: int) -> list[Event]:
@@ -74,7 +75,7 @@ def days_of(found: list[Event]) -> list[int]:
 @pytest.fixture(scope="module")
 def topics(kafka: str) -> str:
     """A Kafka with the topics of the catalogue."""
-    create_topics(kafka, 2)
+    create_topics(Cluster(kafka), 2)
     return kafka
 
 

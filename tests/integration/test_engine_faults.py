@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from configuration.cluster import Cluster
 from schemas.topics import DEVICE_STATE
 from streams.engine.changelog import Changelog
 from streams.engine.failure import EXIT_FAILED
@@ -71,7 +72,7 @@ def test_a_fenced_producer_ends_its_worker(engine: Rig) -> None:
     engine.report(1, 3)
     with engine.worker() as owner:
         engine.until_applied(3)
-        Changelog(engine.bootstrap, DEVICE_STATE, 0, APPLICATION).fence()
+        Changelog(Cluster(engine.bootstrap), DEVICE_STATE, 0, APPLICATION).fence()
         assert engine.until_ended(owner) == EXIT_FAILED
     assert "fenced" in engine.log().read_text()
     engine.report(4, 6)

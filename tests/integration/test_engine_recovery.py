@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from client.fleet import Fleet
 from client.local.topics import create_topics
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.records import changed
 from schemas.states import PARTITION_KEY
@@ -44,7 +45,9 @@ def engine(kafka: str, tmp_path: Path) -> Rig:
 @contextmanager
 def owner(engine: Rig, disk: str, program: Program[Any] = DEVICES) -> Iterator[Table]:
     """Own the partition in this process, with the rows on `disk`."""
-    place = Place(engine.bootstrap, engine.application, engine.directory / disk, engine.snapshots)
+    place = Place(
+        Cluster(engine.bootstrap), engine.application, engine.directory / disk, engine.snapshots
+    )
     table: Table = TablePartition(program, 0, place)
     try:
         table.open(threading.Event())
@@ -55,8 +58,10 @@ def owner(engine: Rig, disk: str, program: Program[Any] = DEVICES) -> Iterator[T
 
 def fold(engine: Rig, table: Table) -> None:
     """Apply what is not applied yet, and commit the offset as Faust would."""
-    end = bounds(engine.bootstrap, DEVICE_EVENTS, 0).high
-    records = history.records(engine.bootstrap, DEVICE_EVENTS, 0, table.row.applied_offset + 1, end)
+    end = bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).high
+    records = history.records(
+        Cluster(engine.bootstrap), DEVICE_EVENTS, 0, table.row.applied_offset + 1, end
+    )
     table.apply(list(records))
     skip(engine, table.row.applied_offset + 1)
 
@@ -91,7 +96,7 @@ def cut(engine: Rig, offset: int) -> None:
 
 def aborted(engine: Rig) -> None:
     """End the changelog with an aborted transaction of its own owner, and its marker."""
-    log = Changelog(engine.bootstrap, DEVICE_STATE, 0, APPLICATION)
+    log = Changelog(Cluster(engine.bootstrap), DEVICE_STATE, 0, APPLICATION)
     log.fence()
 
     def fail() -> None:
@@ -99,12 +104,12 @@ def aborted(engine: Rig) -> None:
 
     with pytest.raises(EngineFailed, match="injected"):
         log.commit({}, [(PARTITION_KEY, b"stray")], fail)
-    Changelog(engine.bootstrap, DEVICE_STATE, 0, APPLICATION).fence()
+    Changelog(Cluster(engine.bootstrap), DEVICE_STATE, 0, APPLICATION).fence()
 
 
 def tombstone(engine: Rig) -> None:
     """End the changelog with a committed tombstone of a key that no row has."""
-    log = Changelog(engine.bootstrap, DEVICE_STATE, 0, APPLICATION)
+    log = Changelog(Cluster(engine.bootstrap), DEVICE_STATE, 0, APPLICATION)
     log.fence()
     log.commit({}, [(b"gone", None)])
 
@@ -120,7 +125,7 @@ def anew(engine: Rig) -> None:
     for future in admin.delete_topics([DEVICE_STATE]).values():
         future.result()
     until(lambda: DEVICE_STATE not in admin.list_topics(timeout=10).topics, describe="it is gone")
-    create_topics(engine.bootstrap, engine.partitions)
+    create_topics(Cluster(engine.bootstrap), engine.partitions)
 
 
 @pytest.mark.parametrize("disk", ["kept", "empty"])
@@ -145,7 +150,7 @@ def test_a_store_behind_the_cut_is_thrown_away(engine: Rig) -> None:
     """Rows that changed in the part that is gone would stay old: they are folded anew."""
     lived(engine, "behind", 1, 3)
     lived(engine, "ahead", 4, 6)
-    cut(engine, bounds(engine.bootstrap, DEVICE_STATE, 0).high - engine.devices // 2)
+    cut(engine, bounds(Cluster(engine.bootstrap), DEVICE_STATE, 0).high - engine.devices // 2)
     with owner(engine, "behind") as table:
         fold(engine, table)
     assert engine.applied(6)
@@ -167,8 +172,8 @@ def test_an_emptied_table_of_a_group_without_offsets_fails_loudly(engine: Rig) -
     """Nobody knows how far the history was applied: folding it all again would double effects."""
     engine.report(1, 1)
     with owner(engine, "kept") as table:
-        end = bounds(engine.bootstrap, DEVICE_EVENTS, 0).high
-        table.apply(list(history.records(engine.bootstrap, DEVICE_EVENTS, 0, 0, end)))
+        end = bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).high
+        table.apply(list(history.records(Cluster(engine.bootstrap), DEVICE_EVENTS, 0, 0, end)))
     emptied(engine)
     with pytest.raises(EngineFailed, match="was emptied, and group"), owner(engine, "new"):
         pass
@@ -178,8 +183,8 @@ def test_what_the_group_skipped_is_read_from_the_history(engine: Rig) -> None:
     """The row says how far the history was applied; a committed offset beyond it is a hint."""
     lived(engine, "kept", 1, 3)
     engine.report(4, 6)
-    end = bounds(engine.bootstrap, DEVICE_EVENTS, 0).high
-    last = history.records(engine.bootstrap, DEVICE_EVENTS, 0, end - 1, end)
+    end = bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).high
+    last = history.records(Cluster(engine.bootstrap), DEVICE_EVENTS, 0, end - 1, end)
     with owner(engine, "kept") as table:
         table.apply(list(last))
     assert engine.applied(6)
@@ -189,7 +194,9 @@ def test_what_the_group_skipped_is_read_from_the_history(engine: Rig) -> None:
 def test_an_opening_that_is_no_longer_wanted_ends(engine: Rig) -> None:
     """A revoked partition does not wait for its recovery."""
     lived(engine, "kept", 1, 3)
-    place = Place(engine.bootstrap, engine.application, engine.directory / "b", engine.snapshots)
+    place = Place(
+        Cluster(engine.bootstrap), engine.application, engine.directory / "b", engine.snapshots
+    )
     table: Table = TablePartition(DEVICES, 0, place)
     abandon = threading.Event()
     abandon.set()
@@ -200,7 +207,7 @@ def test_an_opening_that_is_no_longer_wanted_ends(engine: Rig) -> None:
 
 def test_a_recovery_that_cannot_finish_fails_loudly(engine: Rig) -> None:
     """A deadline in the past is an EngineFailed that says where the reading stands."""
-    changelog = Changelog(engine.bootstrap, DEVICE_STATE, 0, "tests")
+    changelog = Changelog(Cluster(engine.bootstrap), DEVICE_STATE, 0, "tests")
     changelog.fence()
     with pytest.raises(EngineFailed, match="stands at 0 of"):
         list(changelog.read(0, within=-1.0))
@@ -236,7 +243,7 @@ def test_only_committed_records_are_history(engine: Rig) -> None:
         engine.report(3, 3)
         engine.until_applied(3)
     engine.assert_undisturbed()
-    assert replay.verify(engine.bootstrap, 0).base_offset == -1
+    assert replay.verify(Cluster(engine.bootstrap), 0).base_offset == -1
 
 
 @dataclass(slots=True)
@@ -346,7 +353,7 @@ def test_another_program_reads_in_order_and_removes_rows(engine: Rig) -> None:
         assert isinstance(view, Marked)
         assert view.there() == [b"m1", b"m3", b"m4", b"m9"]
         assert (view.first, view.other) == (b"m1", b"set")
-    live = replay.live_rows(engine.bootstrap, 0)
+    live = replay.live_rows(Cluster(engine.bootstrap), 0)
     assert sorted(live.keys() - {PARTITION_KEY}) == [b"m1", b"m3", b"m4", b"m9", b"other"]
-    verdict = replay.verify(engine.bootstrap, 0, program=Marks())
+    verdict = replay.verify(Cluster(engine.bootstrap), 0, program=Marks())
     assert verdict.identical, verdict.difference

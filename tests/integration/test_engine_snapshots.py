@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from client.cli import app
 from client.commands.options import EXIT_DIFFERENT
+from configuration.cluster import Cluster
 from schemas import codec
 from schemas.envelope import BROADCAST_KEY
 from schemas.events import CoreVersionActivated, Keyed
@@ -51,7 +52,9 @@ def engine(kafka: str, tmp_path: Path) -> Rig:
 @contextmanager
 def owner(engine: Rig, disk: str, program: Any = DEVICES) -> Iterator[TablePartition[DeviceRow]]:
     """Own the partition in this process, with the rows on `disk`."""
-    place = Place(engine.bootstrap, engine.application, engine.directory / disk, engine.snapshots)
+    place = Place(
+        Cluster(engine.bootstrap), engine.application, engine.directory / disk, engine.snapshots
+    )
     table: TablePartition[DeviceRow] = TablePartition(program, 0, place)
     try:
         table.open(threading.Event())
@@ -62,9 +65,9 @@ def owner(engine: Rig, disk: str, program: Any = DEVICES) -> Iterator[TableParti
 
 def fold(engine: Rig, table: TablePartition[DeviceRow]) -> None:
     """Apply what is not applied yet."""
-    end = bounds(engine.bootstrap, DEVICE_EVENTS, 0).high
+    end = bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).high
     first = table.row.applied_offset + 1
-    table.apply(list(history.records(engine.bootstrap, DEVICE_EVENTS, 0, first, end)))
+    table.apply(list(history.records(Cluster(engine.bootstrap), DEVICE_EVENTS, 0, first, end)))
 
 
 def lived(engine: Rig, first: int, last: int, disk: str = "kept", program: Any = DEVICES) -> None:
@@ -80,7 +83,7 @@ def activate(engine: Rig, number: int, version: int = NEWER) -> int:
     event = CoreVersionActivated(number, version)
     producer.produce(DEVICE_EVENTS, codec.encode(event), BROADCAST_KEY, partition=0)
     assert producer.flush(10) == 0
-    return bounds(engine.bootstrap, DEVICE_EVENTS, 0).high - 1
+    return bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).high - 1
 
 
 def fleetcert(engine: Rig, *arguments: str) -> Any:
@@ -95,7 +98,7 @@ def fleetcert(engine: Rig, *arguments: str) -> Any:
 
 def taken(engine: Rig) -> Path:
     """Take a snapshot of the live rows."""
-    path = retention.take(engine.bootstrap, 0, engine.snapshots)
+    path = retention.take(Cluster(engine.bootstrap), 0, engine.snapshots)
     assert path is not None
     return path
 
@@ -110,15 +113,15 @@ def damage(path: Path) -> None:
 def test_a_history_is_trimmed_behind_a_snapshot_and_replay_still_agrees(engine: Rig) -> None:
     """The fold starts at the snapshot; an empty disk takes its rows from the table's topic."""
     lived(engine, 1, 3)
-    before = replay.verify(engine.bootstrap, 0)
+    before = replay.verify(Cluster(engine.bootstrap), 0)
     taken(engine)
     lived(engine, 4, 4)
     done = fleetcert(engine, "history", "trim", "--before-snapshot")
     assert done.exit_code == 0, done.output
-    assert bounds(engine.bootstrap, DEVICE_EVENTS, 0).low == before.applied_offset + 1
+    assert bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).low == before.applied_offset + 1
     lived(engine, 5, 6, disk="empty")
     assert engine.applied(6)
-    verdict = replay.verify(engine.bootstrap, 0, snapshots=engine.snapshots)
+    verdict = replay.verify(Cluster(engine.bootstrap), 0, snapshots=engine.snapshots)
     assert verdict.identical, verdict.difference
     assert verdict.base_offset == before.applied_offset
     with engine.worker("fresh"):
@@ -130,10 +133,10 @@ def test_a_trimmed_history_without_its_snapshot_cannot_be_verified(engine: Rig) 
     """Replay says where the history begins and what is missing, rather than what it cannot know."""
     lived(engine, 1, 3)
     path = taken(engine)
-    retention.trim(engine.bootstrap, 0, engine.snapshots)
+    retention.trim(Cluster(engine.bootstrap), 0, engine.snapshots)
     path.unlink()
     with pytest.raises(EngineFailed, match="holds no sound snapshot"):
-        replay.verify(engine.bootstrap, 0, snapshots=engine.snapshots)
+        replay.verify(Cluster(engine.bootstrap), 0, snapshots=engine.snapshots)
 
 
 def test_a_damaged_snapshot_is_refused_and_named(engine: Rig) -> None:
@@ -142,7 +145,7 @@ def test_a_damaged_snapshot_is_refused_and_named(engine: Rig) -> None:
     sound = taken(engine)
     lived(engine, 3, 3)
     damaged = taken(engine)
-    retention.trim(engine.bootstrap, 0, engine.snapshots, dry_run=True)
+    retention.trim(Cluster(engine.bootstrap), 0, engine.snapshots, dry_run=True)
     damage(damaged)
     with pytest.raises(SnapshotDamaged, match=str(damaged)):
         snapshot.read(damaged)
@@ -152,7 +155,7 @@ def test_a_damaged_snapshot_is_refused_and_named(engine: Rig) -> None:
     assert f"DAMAGED: {damaged}" in said.output
     refused = fleetcert(engine, "history", "trim", "--before-snapshot")
     assert refused.exit_code == 1
-    assert bounds(engine.bootstrap, DEVICE_EVENTS, 0).low == 0
+    assert bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).low == 0
 
 
 def test_a_snapshot_that_the_history_does_not_give_is_no_ground_to_trim(engine: Rig) -> None:
@@ -163,8 +166,8 @@ def test_a_snapshot_that_the_history_does_not_give_is_no_ground_to_trim(engine: 
     altered = dict(found.rows) | {b"device-1": codec.encode(changed(row, sequence=99))}
     snapshot.write(engine.snapshots, snapshot.taken(DEVICE_STATE, 0, altered))
     with pytest.raises(retention.TrimRefused, match="device-1: sequence is 99, replayed 3"):
-        retention.trim(engine.bootstrap, 0, engine.snapshots)
-    assert bounds(engine.bootstrap, DEVICE_EVENTS, 0).low == 0
+        retention.trim(Cluster(engine.bootstrap), 0, engine.snapshots)
+    assert bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).low == 0
 
 
 def test_an_upgrade_is_marked_and_verified_from_its_mark(engine: Rig) -> None:
@@ -177,11 +180,13 @@ def test_an_upgrade_is_marked_and_verified_from_its_mark(engine: Rig) -> None:
     lived(engine, 5, 6, program=NEWER_DEVICES)
     (file,) = snapshot.files(engine.snapshots, DEVICE_STATE, 0)
     assert snapshot.read(file).header.applied_offset == mark
-    verdict = replay.verify(engine.bootstrap, 0, snapshots=engine.snapshots, program=NEWER_DEVICES)
+    verdict = replay.verify(
+        Cluster(engine.bootstrap), 0, snapshots=engine.snapshots, program=NEWER_DEVICES
+    )
     assert verdict.identical, verdict.difference
     assert verdict.base_offset == mark
     with pytest.raises(EngineFailed, match=f"goes on with core {NEWER} from offset {mark}"):
-        replay.verify(engine.bootstrap, 0, snapshots=engine.snapshots)
+        replay.verify(Cluster(engine.bootstrap), 0, snapshots=engine.snapshots)
 
 
 def test_a_worker_of_an_older_core_refuses(engine: Rig) -> None:

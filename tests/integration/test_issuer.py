@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from client.fleet import Fleet
 from client.local.topics import create_topics
+from configuration.cluster import Cluster
 from pki import authority, facts, issuer, revocation
 from schemas.commands import RevokeCertificate, SignCertificate
 from schemas.events import CertificateIssued, CertificateRevoked, SigningRefused
@@ -68,7 +69,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("issuer")
     made = authority.create(folder / "pki", now=datetime.now(UTC))
     with kafka_broker(folder / "kafka") as broker:
-        create_topics(broker.bootstrap, 1)
+        create_topics(Cluster(broker.bootstrap), 1)
         yield World(broker.bootstrap, made)
 
 

@@ -24,6 +24,7 @@ from client.fleet import Fleet, Found
 from client.local import launch, setup, topics
 from client.local.layout import HOST, Layout
 from client.local.processes import listens
+from configuration.cluster import Cluster
 from configuration.model import Configuration
 from device.provision import DeviceCa, provision
 from pki import authority
@@ -165,7 +166,7 @@ class Rig:
             buckets=BUCKETS,
         )
         self.layout.log_dir.mkdir(parents=True, exist_ok=True)
-        topics.create_topics(kafka.bootstrap, PARTITIONS)
+        topics.create_topics(Cluster(kafka.bootstrap), PARTITIONS)
         _, plugin = setup.tools(self.layout)
         setup.identities(self.layout)
         user = "root" if os.geteuid() == 0 else None
