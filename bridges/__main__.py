@@ -126,7 +126,8 @@ def main(argv: list[str] | None = None) -> None:
         Endpoint(registry, found.metrics.port, found.metrics.host)
     try:
         with contextlib.suppress(KafkaException):
-            topics.check(AdminClient(found.cluster.settings()).list_topics)
+            cluster = found.cluster
+            topics.check(AdminClient(cluster.settings()).list_topics, cluster.named)
         options.work(found, registry)
     except (topics.WrongTopics, InvalidConfiguration, Unmarked) as error:
         sys.exit(f"error: {error}")

@@ -46,7 +46,8 @@ class AllCommands:
     ) -> None:
         """Deliver commands, and of each further topic the records of these types."""
         self._deliver, self._caught_up = deliver, caught_up
-        self._topics = {DEVICE_COMMANDS: COMMANDS, **further}
+        wanted = {DEVICE_COMMANDS: COMMANDS, **further}
+        self._topics = {cluster.named(topic): types for topic, types in wanted.items()}
         self._behind: set[tuple[str, int]] = set()
         self._consumer = Consumer(
             cluster.settings(

@@ -41,6 +41,7 @@ class Recorder:
         client_id: str = "bridge",
     ) -> None:
         self._fatal: KafkaError | None = None
+        self._named = cluster.named
         self._waiting_bytes, self._waiting_bytes_max = 0, waiting_bytes_max
         self._heard = 0.0
         self._room = asyncio.Event()
@@ -77,11 +78,12 @@ class Recorder:
         """
         size = len(value) + RECORD_OVERHEAD
         delivered = partial(self._delivered, done, size)
+        name = self._named(topic)
         try:
             if partition is None:
-                self._producer.produce(topic, value, key, on_delivery=delivered)
+                self._producer.produce(name, value, key, on_delivery=delivered)
             else:
-                self._producer.produce(topic, value, key, partition, on_delivery=delivered)
+                self._producer.produce(name, value, key, partition, on_delivery=delivered)
         except BufferError as error:
             raise Full(f"{len(self._producer)} records wait for Kafka") from error
         if not self._waiting_bytes:
@@ -125,7 +127,8 @@ class Recorder:
 
     def partitions(self, topic: str, seconds: float) -> int:
         """Return the partition count of a topic, 0 where there is none."""
-        found = self._producer.list_topics(topic, timeout=seconds).topics[topic]
+        name = self._named(topic)
+        found = self._producer.list_topics(name, timeout=seconds).topics[name]
         return len(found.partitions)
 
     def _delivered(

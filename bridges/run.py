@@ -63,6 +63,7 @@ class Owner:
         self._loop = asyncio.get_running_loop()
         self._owned: set[int] = set()
         self._partitions = 0
+        self._commands = settings.cluster.named(DEVICE_COMMANDS)
         self._consumer = _member(settings)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -90,7 +91,7 @@ class Owner:
         """Be a member of the group until `stopping`. Raises Fenced."""
         await self._await_topic(stopping)
         self._consumer.subscribe(
-            [DEVICE_COMMANDS], on_assign=self._assigned, on_revoke=self._revoked
+            [self._commands], on_assign=self._assigned, on_revoke=self._revoked
         )
         while not stopping.is_set():
             taken = _sound(await asyncio.to_thread(self._consumer.consume, BATCH_MAX, 0.2))
@@ -117,11 +118,11 @@ class Owner:
     def _count_partitions(self) -> int:
         """Return the partition count of the topic, 0 where Kafka or the topic is away."""
         try:
-            listed = self._consumer.list_topics(DEVICE_COMMANDS, timeout=METADATA_SECONDS)
+            listed = self._consumer.list_topics(self._commands, timeout=METADATA_SECONDS)
         except KafkaException as error:
             log.warning("kafka.away", error=str(error))
             return 0
-        found = listed.topics[DEVICE_COMMANDS]
+        found = listed.topics[self._commands]
         if found.error is not None:
             log.warning("topic.away", topic=DEVICE_COMMANDS, error=str(found.error))
         return len(found.partitions)
@@ -147,7 +148,8 @@ class Owner:
     async def _dead_letter(self, message: Message, detail: str) -> None:
         """Set a record aside; return when Kafka has it, so that no commit goes before it."""
         kept = asyncio.Event()
-        where = Position(message.topic(), message.partition(), message.offset())
+        topic = self._settings.cluster.plain(message.topic())
+        where = Position(topic, message.partition(), message.offset())
         letter = DeadLetter(
             reason=Reason.UNDECODABLE.value,
             detail=detail,

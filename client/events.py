@@ -149,7 +149,10 @@ class _Reading:
         places = [self._place(topic) for topic in self._feeds]
         self._consumer = Consumer(settings(self._cluster, **READING, **queued))
         self._consumer.assign(
-            [TopicPartition(one.topic, one.partition, one.offset) for one in places]
+            [
+                TopicPartition(self._cluster.named(one.topic), one.partition, one.offset)
+                for one in places
+            ]
         )
         self._next = {one.topic: one for one in places}
         now = self._as_it_is() if self._start == LATEST else []
@@ -176,16 +179,14 @@ class _Reading:
         assert self._consumer is not None
         told: list[Event] = []
         for message in self._consumer.consume(POLL_MAX, POLL_SECONDS):
-            error = message.error()
+            error, topic = message.error(), self._cluster.plain(message.topic())
             if error is not None:
                 if error.fatal():
-                    raise FleetError(f"reading {message.topic()} stopped: {error.str()}")
+                    raise FleetError(f"reading {topic} stopped: {error.str()}")
                 continue
-            self._next[message.topic()] = Position(
-                message.topic(), message.partition(), message.offset() + 1
-            )
-            if message.key() == self._key(self._feeds[message.topic()][0]):
-                told += self._told(found(message))
+            self._next[topic] = Position(topic, message.partition(), message.offset() + 1)
+            if message.key() == self._key(self._feeds[topic][0]):
+                told += self._told(found(topic, message))
         return told
 
     def _told(self, one: Found) -> list[Event]:

@@ -16,8 +16,9 @@ def lag(cluster: Cluster, group: str, topic: str) -> dict[int, int]:
     """
     consumer = Consumer(settings(cluster, **{"group.id": group, "enable.auto.commit": False}))
     try:
-        listed = consumer.list_topics(topic, timeout=ASK_SECONDS).topics[topic].partitions
-        places = [TopicPartition(topic, one) for one in listed]
+        name = cluster.named(topic)
+        listed = consumer.list_topics(name, timeout=ASK_SECONDS).topics[name].partitions
+        places = [TopicPartition(name, one) for one in listed]
         found = consumer.committed(places, timeout=ASK_SECONDS)
         return {
             one.partition: bounds_of(consumer, one, ASK_SECONDS).high - max(0, one.offset)

@@ -65,13 +65,14 @@ class Reader:
 
     def partitions(self, topic: str) -> list[int]:
         """Return the partitions of a topic. Raises FleetError where Kafka or the topic is away."""
+        name = self._cluster.named(topic)
         try:
-            listed = self._ask().list_topics(topic, timeout=self._timeouts.connect_seconds)
+            listed = self._ask().list_topics(name, timeout=self._timeouts.connect_seconds)
         except KafkaException as error:
             raise away(self._cluster, error.args[0].str()) from error
-        found = listed.topics[topic]
+        found = listed.topics[name]
         if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise FleetError(f"there is no topic {topic}; `fleetcert up` creates the topics")
+            raise FleetError(f"there is no topic {name}; `fleetcert up` creates the topics")
         return sorted(found.partitions)
 
     def size(self, topic: str, since: int | None = None) -> int:
@@ -124,12 +125,13 @@ class Reader:
         wanted, places = {}, []
         for topic in topics:
             numbers, wanted[topic] = self._where(topic, device_id, None, b"")
+            name = self._cluster.named(topic)
             ends = self.ends(topic, numbers)
             starts = ends if since is None else self._starts(topic, numbers, since)
-            places += [TopicPartition(topic, one, starts[one]) for one in numbers]
+            places += [TopicPartition(name, one, starts[one]) for one in numbers]
         consumer = Consumer(settings(self._cluster, **READING))
         consumer.assign(places)
-        return _follow(consumer, wanted, stopping)
+        return _follow(consumer, self._cluster, wanted, stopping)
 
     def keys(self, topic: str) -> set[bytes]:
         """Return the keys of a compacted topic that have a value; no record is decoded."""
@@ -153,7 +155,8 @@ class Reader:
         """Return the first offset of each partition at or after the instant."""
         if since is None:
             return dict.fromkeys(numbers, 0)
-        asked = [TopicPartition(topic, one, since) for one in numbers]
+        name = self._cluster.named(topic)
+        asked = [TopicPartition(name, one, since) for one in numbers]
         ends = self.ends(topic, numbers)
         try:
             found = self._ask().offsets_for_times(asked, timeout=self._timeouts.connect_seconds)
@@ -165,10 +168,10 @@ class Reader:
 
     def ends(self, topic: str, numbers: Sequence[int]) -> dict[int, int]:
         """Return where each partition ends now: the offset that comes next. Raises FleetError."""
-        seconds = self._timeouts.connect_seconds
+        seconds, name = self._timeouts.connect_seconds, self._cluster.named(topic)
         try:
             return {
-                one: bounds_of(self._ask(), TopicPartition(topic, one), seconds).high
+                one: bounds_of(self._ask(), TopicPartition(name, one), seconds).high
                 for one in numbers
             }
         except KafkaException as error:
@@ -185,7 +188,7 @@ class Reader:
         for message in self._messages(topic, partition, start):
             on_record()
             if wanted(message.key() or b""):
-                yield found(message)
+                yield found(topic, message)
 
     def _messages(self, topic: str, partition: int, start: int) -> Iterator[Message]:
         within = self._timeouts.read_seconds
@@ -211,7 +214,7 @@ READING = {
 
 
 def _follow(
-    consumer: Consumer, wanted: dict[str, bytes], stopping: Callable[[], bool]
+    consumer: Consumer, cluster: Cluster, wanted: dict[str, bytes], stopping: Callable[[], bool]
 ) -> Iterator[Found]:
     try:
         while not stopping():
@@ -220,21 +223,22 @@ def _follow(
                     if message.error().fatal():
                         raise FleetError(f"reading stopped: {message.error().str()}")
                     continue
-                key = wanted[message.topic()]
+                topic = cluster.plain(message.topic())
+                key = wanted[topic]
                 if not key or message.key() == key:
-                    yield found(message)
+                    yield found(topic, message)
     finally:
         consumer.close()
 
 
-def found(message: Message) -> Found:
-    """Return a message as what was found."""
+def found(topic: str, message: Message) -> Found:
+    """Return a message of a topic as what was found."""
     try:
         record = codec.decode(message.value() or b"")
     except codec.Undecodable:
         record = None
     return Found(
-        message.topic(),
+        topic,
         message.partition(),
         message.offset(),
         message.timestamp()[1],

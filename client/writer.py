@@ -28,12 +28,13 @@ class Writer:
 
     def send(self, topic: str, key: bytes, record: Any, partition: int = -1) -> None:
         """Hand a record over; `flush` tells whether it was written. Raises FleetError."""
+        name = self._cluster.named(topic)
         where = {} if partition < 0 else {"partition": partition}
         until = time.monotonic() + self._timeouts.send_seconds
         while True:
             try:
                 self._open().produce(
-                    topic, codec.encode(record), key, on_delivery=self._delivered, **where
+                    name, codec.encode(record), key, on_delivery=self._delivered, **where
                 )
                 break
             except BufferError as error:
@@ -76,7 +77,8 @@ class Writer:
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
-            self.last = Position(message.topic(), message.partition(), message.offset())
+            topic = self._cluster.plain(message.topic())
+            self.last = Position(topic, message.partition(), message.offset())
             return
         key = (message.key() or b"").decode(errors="replace")
         self._failures.append(f"{key} for {message.topic()} ({error.str()})")

@@ -1,10 +1,17 @@
-"""The Kafka that a program uses: the one place where its clients' settings are made."""
+"""The Kafka that a program uses: the one place where its clients' settings and names are made.
+
+Rules of this file: in the language a topic, a group and a transaction have one plain name; on
+Kafka it stands behind the prefix. Plain names go into records, ids, logs and metrics, names on
+Kafka go to clients only.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 LOCAL = "127.0.0.1:9092"
+NAMES = ("group.id", "transactional.id")
+"""Settings of a client that are names on Kafka."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +19,7 @@ class Cluster:
     """A Kafka, as the clients of one program reach it."""
 
     bootstrap: str = LOCAL
+    prefix: str = ""
 
     @classmethod
     def of(cls, where: "Cluster | str") -> "Cluster":
@@ -23,8 +31,21 @@ class Cluster:
         return replace(self, bootstrap=bootstrap)
 
     def settings(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the settings of a client of confluent-kafka: how to reach Kafka, and `more`."""
-        return {"bootstrap.servers": self.bootstrap, **(more or {})}
+        """Return the settings of a client of confluent-kafka: how to reach Kafka, and `more`.
+
+        Its group and its transactions are given by their plain names.
+        """
+        own = dict(more or {})
+        named = {name: self.named(own[name]) for name in NAMES if name in own}
+        return {"bootstrap.servers": self.bootstrap} | own | named
+
+    def named(self, name: str) -> str:
+        """Return what a topic, group or transaction is called on Kafka."""
+        return self.prefix + name
+
+    def plain(self, name: str | None) -> str:
+        """Return the plain name of what Kafka calls so."""
+        return (name or "").removeprefix(self.prefix)
 
     def __str__(self) -> str:
         """Return the address, as it is told to people."""

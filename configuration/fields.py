@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 PEM = "-----BEGIN "
 PORT_MAX = 65_535
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+PREFIX = r"^[A-Za-z0-9._-]{1,64}$"
 HOST = r"^[A-Za-z0-9:._-]{1,253}$"
 HOSTS = r"^[A-Za-z0-9._\[\]:-]+:[0-9]{1,5}(,[A-Za-z0-9._\[\]:-]+:[0-9]{1,5})*$"
 

@@ -17,6 +17,7 @@ from configuration.fields import (
     MQTT,
     NAME,
     PORT_MAX,
+    PREFIX,
     WORKERS,
     Section,
     key,
@@ -34,6 +35,13 @@ class Kafka(Section):
         restart=ALL,
         pattern=HOSTS,
         said="host:port, several with commas",
+    )
+    prefix: str | None = key(
+        None,
+        "begins the names of topics, consumer groups and transactions, on a Kafka that others use",
+        restart=ALL,
+        pattern=PREFIX,
+        said="1 to 64 letters, digits, `.`, `_`, `-`",
     )
     session_timeout: float = key(
         6.0,
@@ -251,7 +259,8 @@ class Configuration(Section):
     @property
     def cluster(self) -> Cluster:
         """Kafka, as every client of it is configured."""
-        return Cluster(self.kafka.bootstrap or f"127.0.0.1:{self.stack.kafka_port}")
+        own = self.kafka
+        return Cluster(own.bootstrap or f"127.0.0.1:{self.stack.kafka_port}", own.prefix or "")
 
     @property
     def snapshots(self) -> Path:

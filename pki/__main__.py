@@ -137,7 +137,8 @@ def _service(options: argparse.Namespace, found: Configuration) -> None:
 def _issuer(_options: argparse.Namespace, found: Configuration) -> None:
     private.harden()
     with contextlib.suppress(KafkaException):
-        topics.check(AdminClient(found.cluster.settings()).list_topics)
+        cluster = found.cluster
+        topics.check(AdminClient(cluster.settings()).list_topics, cluster.named)
     loaded = authority.load(Path(found.issuer.pki), _passphrase(found.issuer))
     registry = Registry()
     meter = PrometheusMeter(registry)

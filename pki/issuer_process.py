@@ -83,6 +83,7 @@ class IssuerProcess:
         self._ca = authority.device
         self._folder = authority.directory / "device-ca"
         self._settings = settings
+        self._requests = settings.cluster.named(topics.CERTIFICATE_REQUESTS)
         self._meter = meter
         self._state = ledger.State(settings.limits)
         self._committed = 0
@@ -98,7 +99,7 @@ class IssuerProcess:
     def run(self, stopping: Callable[[], bool]) -> None:
         """Answer until `stopping` says so. Raises IssuerStopped where it cannot go on."""
         self._consumer.subscribe(
-            [topics.CERTIFICATE_REQUESTS], on_assign=self._on_assign, on_revoke=self._on_revoke
+            [self._requests], on_assign=self._on_assign, on_revoke=self._on_revoke
         )
         log.info("issuer.started", issuer_id=self._settings.issuer_id)
         try:
@@ -181,7 +182,7 @@ class IssuerProcess:
 
     def _show_queue(self) -> None:
         """Show how many requests wait, by what the consumer has heard of the topic's end."""
-        where = TopicPartition(topics.CERTIFICATE_REQUESTS, 0)
+        where = TopicPartition(self._requests, 0)
         _, end = self._consumer.get_watermark_offsets(where, cached=True)
         self._meter.waiting(max(0, end - self._state.next_offset))
 
@@ -231,7 +232,7 @@ class IssuerProcess:
 
     def _publish(self, message: Message, answer: ledger.Answer) -> None:
         if isinstance(answer, ledger.Unfit):
-            letter = _letter(message, answer)
+            letter = _letter(self._settings.cluster.plain(message.topic()), message, answer)
             self._produce(topics.DEAD_LETTERS, letter.key, letter)
             self._meter.refused(answer.reason.value)
             return
@@ -242,7 +243,8 @@ class IssuerProcess:
             self._meter.refused(answer.reason)
 
     def _produce(self, topic: str, key: bytes, record: Any) -> None:
-        self._producer.produce(topic, codec.encode(record), key, on_delivery=self._delivered)
+        name = self._settings.cluster.named(topic)
+        self._producer.produce(name, codec.encode(record), key, on_delivery=self._delivered)
         self._producer.poll(0)
 
     def _delivered(self, error: Any, _message: Message) -> None:
@@ -296,8 +298,8 @@ def _tell(
     )
 
 
-def _letter(message: Message, unfit: ledger.Unfit) -> DeadLetter:
-    topic, partition, offset = message.topic() or "", message.partition() or 0, _offset(message)
+def _letter(topic: str, message: Message, unfit: ledger.Unfit) -> DeadLetter:
+    partition, offset = message.partition() or 0, _offset(message)
     return DeadLetter(
         reason=unfit.reason.value,
         detail=unfit.detail,

@@ -141,32 +141,33 @@ class WrongTopics(RuntimeError):
     """A topic is missing or has another partition count; the message says what to do."""
 
 
-def check(list_topics: Callable[..., Any]) -> None:
+def check(list_topics: Callable[..., Any], named: Callable[[str], str] = str) -> None:
     """Raise WrongTopics where there is not the catalogue: what every process does at its start.
 
     `list_topics` is the method of any client of confluent-kafka, whose errors pass: a Kafka that
-    is away has no wrong topics.
+    is away has no wrong topics. `named` says what a topic is called on Kafka.
     """
     there = list_topics(timeout=LIST_SECONDS).topics.items()
     counts = {name: len(one.partitions) for name, one in there if one.error is None}
-    if found := objections(counts):
+    if found := objections(counts, named):
         raise WrongTopics(
             f"{'; '.join(found)}: create what is missing with `python -m client.local.containers "
             "topics`; partition counts are fixed at creation"
         )
 
 
-def objections(counts: Mapping[str, int]) -> list[str]:
+def objections(counts: Mapping[str, int], named: Callable[[str], str] = str) -> list[str]:
     """Return what is wrong with the topics that are there, given their partition counts.
 
     A process on wrong topics would put keys where nobody looks for them.
     """
-    missing = [one.name for one in TOPICS if one.name not in counts]
+    missing = [one for one in (named(topic.name) for topic in TOPICS) if one not in counts]
     if missing:
         return [f"missing topics: {', '.join(missing)}"]
-    count = counts[DEVICE_EVENTS]
+    count = counts[named(DEVICE_EVENTS)]
+    there = [(one, named(one.name)) for one in TOPICS]
     return [
-        f"topic {one.name} has {counts[one.name]} partitions, not {one.partitions(count)}"
-        for one in TOPICS
-        if counts[one.name] != one.partitions(count)
+        f"topic {name} has {counts[name]} partitions, not {one.partitions(count)}"
+        for one, name in there
+        if counts[name] != one.partitions(count)
     ]

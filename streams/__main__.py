@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     logs.configure()
     try:
         with contextlib.suppress(KafkaException):
-            topics.check(AdminClient(settings.cluster.settings()).list_topics)
+            cluster = settings.cluster
+            topics.check(AdminClient(cluster.settings()).list_topics, cluster.named)
     except topics.WrongTopics as error:
         sys.exit(f"error: {error}")
     collect_rarely()

@@ -63,7 +63,7 @@ def create(settings: Settings, programs: Sequence[Program[Any]] = PROGRAMS) -> f
     brokers = [f"kafka://{one}" for one in settings.cluster.bootstrap.split(",")]
     instance = _instance(settings.data_dir)
     app = faust.App(
-        settings.application,
+        settings.cluster.named(settings.application),
         broker=brokers,
         broker_commit_interval=settings.commit_seconds,
         broker_session_timeout=settings.session_timeout_seconds,
@@ -106,26 +106,22 @@ def _run(
     meter: PrometheusMeter,
 ) -> None:
     """Connect one program: its agent, its clock, its watchdog and the assignment."""
-    topic = app.topic(program.events, value_serializer="raw", key_serializer="raw")
+    name = settings.cluster.named(program.events)
+    topic = app.topic(name, value_serializer="raw", key_serializer="raw")
 
     def end(partition: int) -> int | None:
         try:
-            return int(app.consumer.highwater(TP(program.events, partition)))
+            return int(app.consumer.highwater(TP(name, partition)))
         except Exception:  # nothing was heard of it yet, or not any more
             return None
 
     worker: Worker[Any] = Worker(program, place, meter.of(program.name, end))
-    watchdog = Watchdog(
-        settings.cluster,
-        settings.application,
-        program.events,
-        worker.progress,
-        settings.stall_seconds,
-    )
+    group, stall = settings.application, settings.stall_seconds
+    watchdog = Watchdog(settings.cluster, group, program.events, worker.progress, stall)
     meter.watch(program.name, lambda: watchdog.standstill_seconds)
 
     def ours(partitions: Any) -> list[int]:
-        return [one.partition for one in partitions if one.topic == program.events]
+        return [one.partition for one in partitions if one.topic == name]
 
     async def batches(stream: Any) -> None:
         async for event in stream.events():

@@ -98,7 +98,8 @@ def trim(
         if difference:
             raise TrimRefused(f"{files[-1]} is not what the history gives: {difference}")
         if not dry_run:
-            _delete(cluster, TopicPartition(program.events, partition, following))
+            name = cluster.named(program.events)
+            _delete(cluster, TopicPartition(name, partition, following))
     return Trimmed(partition, str(files[-1]), low, max(low, following))
 
 

@@ -162,9 +162,10 @@ def core_activate(
     if behind and not yes:
         typer.confirm(f"Workers older than core {version} will end for good. Go on?", abort=True)
     producer = Producer(cluster.settings({"partitioner": PARTITIONER, "acks": "all"}))
+    topic = cluster.named(DEVICE_EVENTS)
     for number, row in behind.items():
         event = CoreVersionActivated(row.broadcast_number + 1, version)
-        producer.produce(DEVICE_EVENTS, codec.encode(event), BROADCAST_KEY, partition=number)
+        producer.produce(topic, codec.encode(event), BROADCAST_KEY, partition=number)
     if producer.flush(SEND_SECONDS):
         raise FleetError(f"Kafka at {cluster} did not take the record; try again")
     if as_json:

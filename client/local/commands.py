@@ -20,7 +20,6 @@ from client.lag import lag
 from client.local import doctor, dtls13, reload, supervisor
 from client.local.errors import LocalError
 from client.local.layout import Layout
-from configuration.cluster import Cluster
 from configuration.load import load
 from configuration.model import Configuration
 from configuration.source import InvalidConfiguration
@@ -29,8 +28,6 @@ from pki.profile import NotIssuable
 from schemas.topics import DEVICE_EVENTS
 
 StackError = (LocalError, authority.AuthorityExists, authority.AuthorityUnreadable, NotIssuable)
-WORKERS = "fleetcert-devices"
-"""The consumer group of the stream workers: streams.app.Settings.application."""
 
 OPTIONS = {
     "data_dir": "stack.dataDir",
@@ -200,7 +197,8 @@ def status(data_dir: DataDir = NONE, as_json: Json = False) -> None:
     found: dict[str, Any] = dict(supervisor.status(Layout(data_dir=data_dir)))
     listed = found.get("processes", [])
     if bootstrap := found.get("bootstrap"):
-        found["lag"] = lag(Cluster(bootstrap), WORKERS, DEVICE_EVENTS)
+        held = load(Layout(data_dir=data_dir).configuration_file).configuration
+        found["lag"] = lag(held.cluster.at(bootstrap), held.worker.group, DEVICE_EVENTS)
     if as_json:
         terminal.as_json(found)
     elif not listed:

@@ -1,6 +1,7 @@
 """Create the topics of the catalogue, and check that what is there is what we need."""
 
 import time
+from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -33,7 +34,7 @@ def create_topics(
     admin = AdminClient(cluster.settings())
     wanted = [
         NewTopic(
-            one.name,
+            cluster.named(one.name),
             one.partitions(partitions),
             replication,
             config=one.config | retention(one.name, retention_days),
@@ -48,7 +49,7 @@ def create_topics(
                 raise LocalError(
                     f"topic {name} cannot be created: {error.args[0].str()}"
                 ) from error
-    check_topics(admin, partitions)
+    check_topics(admin, partitions, cluster.named)
 
 
 def retention(topic: str, days: int) -> dict[str, str]:
@@ -62,7 +63,7 @@ def keep(cluster: Cluster, days: int) -> bool:
     Raises LocalError where Kafka does not answer.
     """
     admin = AdminClient(cluster.settings())
-    resource = ConfigResource(ConfigResource.Type.TOPIC, DEAD_LETTERS)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, cluster.named(DEAD_LETTERS))
     wanted = retention(DEAD_LETTERS, days)
     try:
         (described,) = admin.describe_configs([resource], request_timeout=REQUEST_SECONDS).values()
@@ -78,17 +79,17 @@ def keep(cluster: Cluster, days: int) -> bool:
     return True
 
 
-def check_topics(admin: AdminClient, partitions: int) -> None:
+def check_topics(admin: AdminClient, partitions: int, named: Callable[[str], str] = str) -> None:
     """Raise LocalError where a topic is missing or has another partition count."""
     until = time.monotonic() + VISIBLE_SECONDS
     there = admin.list_topics(timeout=REQUEST_SECONDS).topics
-    while any(one.name not in there for one in TOPICS) and time.monotonic() < until:
+    while any(named(one.name) not in there for one in TOPICS) and time.monotonic() < until:
         time.sleep(VISIBLE_POLL_SECONDS)
         there = admin.list_topics(timeout=REQUEST_SECONDS).topics
     counts = {name: len(one.partitions) for name, one in there.items()}
-    found = objections(counts)
-    if not found and counts[DEVICE_EVENTS] != partitions:
-        found = [f"topic {DEVICE_EVENTS} has {counts[DEVICE_EVENTS]} partitions, not {partitions}"]
+    found, history = objections(counts, named), named(DEVICE_EVENTS)
+    if not found and counts[history] != partitions:
+        found = [f"topic {history} has {counts[history]} partitions, not {partitions}"]
     if found:
         raise LocalError(
             f"{'; '.join(found)}: partition counts are fixed at creation; start with --partitions "

@@ -64,11 +64,10 @@ class Changelog:
     def topic_id(self) -> str:
         """Return the id that Kafka gave the topic at its creation. Raises EngineFailed."""
         admin = AdminClient(self._cluster.settings())
-        asked = admin.describe_topics(
-            TopicCollection([self.topic]), request_timeout=REQUEST_SECONDS
-        )
+        name = self._cluster.named(self.topic)
+        asked = admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_SECONDS)
         try:
-            return str(asked[self.topic].result().topic_id)
+            return str(asked[name].result().topic_id)
         except KafkaException as error:
             raise EngineFailed(f"cannot describe {self.topic}: {error}") from error
 
@@ -76,7 +75,8 @@ class Changelog:
         """Return how many partitions a topic has: fixed at its creation. Raises EngineFailed."""
         if topic not in self._counts:
             try:
-                listed = self._producer.list_topics(topic, REQUEST_SECONDS).topics[topic]
+                name = self._cluster.named(topic)
+                listed = self._producer.list_topics(name, REQUEST_SECONDS).topics[name]
             except KafkaException as error:
                 raise EngineFailed(f"cannot list {topic}: {error}") from error
             if listed.error is not None:
@@ -132,8 +132,9 @@ class Changelog:
 
     def _produce(self, topic: str, messages: Messages, **where: int) -> None:
         """Queue the messages; where the queue is full, wait for room."""
+        name = self._cluster.named(topic)
         while messages:
-            self._producer.produce_batch(topic, messages, **where)
+            self._producer.produce_batch(name, messages, **where)
             refused = [one for one in messages if "_error" in one]
             for one in refused:
                 error: KafkaError = one.pop("_error")

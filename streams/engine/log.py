@@ -54,7 +54,7 @@ def bounds(cluster: Cluster, topic: str, partition: int) -> Bounds:
     """Return where the partition begins and ends. Raises EngineFailed."""
     consumer = _consumer(cluster)
     try:
-        return bounds_of(consumer, TopicPartition(topic, partition))
+        return bounds_of(consumer, TopicPartition(cluster.named(topic), partition))
     except KafkaException as error:
         raise EngineFailed(f"cannot ask for {topic}[{partition}]: {error}") from error
     finally:
@@ -83,8 +83,9 @@ def bounds_of(consumer: Consumer, where: TopicPartition, within: float = REQUEST
 def committed(cluster: Cluster, group: str, topic: str, partition: int) -> int | None:
     """Return the offset that a consumer group goes on with, None for none. Raises EngineFailed."""
     consumer = _consumer(cluster, group)
+    where = TopicPartition(cluster.named(topic), partition)
     try:
-        (found,) = consumer.committed([TopicPartition(topic, partition)], timeout=REQUEST_SECONDS)
+        (found,) = consumer.committed([where], timeout=REQUEST_SECONDS)
     except KafkaException as error:
         raise EngineFailed(f"cannot ask for the offsets of {group}: {error}") from error
     finally:
@@ -102,7 +103,7 @@ def read_to_end(
     """
     consumer = _consumer(cluster)
     try:
-        yield from _read(consumer, TopicPartition(topic, partition), start, within)
+        yield from _read(consumer, TopicPartition(cluster.named(topic), partition), start, within)
     except KafkaException as error:
         raise EngineFailed(f"cannot read {topic}[{partition}]: {error}") from error
     finally:

@@ -40,6 +40,7 @@ class Watchdog:
     ) -> None:
         self._topic, self._progress, self._stall_seconds = topic, progress, stall_seconds
         self._cluster, self._group = cluster, group
+        self._name = cluster.named(topic)
         self._moved: dict[int, tuple[int, float]] = {}
         self._stopped = threading.Event()
         self.standstill_seconds = 0.0
@@ -77,7 +78,7 @@ class Watchdog:
         standing = self._standing(stands if owned else self._committed(consumer), now)
         self.standstill_seconds = max((now - since for _, since in standing.values()), default=0.0)
         for number, (at, since) in standing.items():
-            end = bounds_of(consumer, TopicPartition(self._topic, number), ANSWER_SECONDS).high
+            end = bounds_of(consumer, TopicPartition(self._name, number), ANSWER_SECONDS).high
             if now - since > self._stall_seconds:
                 whose = "its partition" if owned else "its group's partition"
                 fail(
@@ -98,7 +99,7 @@ class Watchdog:
 
     def _committed(self, consumer: Consumer) -> Mapping[int, int]:
         """Return the group's offsets by partition."""
-        listed = consumer.list_topics(self._topic, timeout=ANSWER_SECONDS)
-        wanted = [TopicPartition(self._topic, one) for one in listed.topics[self._topic].partitions]
+        listed = consumer.list_topics(self._name, timeout=ANSWER_SECONDS)
+        wanted = [TopicPartition(self._name, one) for one in listed.topics[self._name].partitions]
         found = consumer.committed(wanted, timeout=ANSWER_SECONDS)
         return {one.partition: one.offset for one in found}

@@ -137,7 +137,10 @@ class Worker(Generic[R]):
             if owned.table is not None:
                 tick = ClockTicked(number=at, at=at, random=os.urandom(32))
                 self._ticks.produce(
-                    self._program.events, codec.encode(tick), BROADCAST_KEY, partition=number
+                    self._place.cluster.named(self._program.events),
+                    codec.encode(tick),
+                    BROADCAST_KEY,
+                    partition=number,
                 )
         self._ticks.poll(0)
 

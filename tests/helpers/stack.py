@@ -15,6 +15,8 @@ from client.fleet import Fleet
 from client.local import supervisor
 from client.local.layout import Layout
 from client.local.processes import listens
+from configuration.cluster import Cluster
+from configuration.load import load
 from pki import authority
 from tests.helpers.ports import free_ports
 from tests.helpers.wait import until
@@ -32,7 +34,13 @@ class RunningStack:
     @property
     def fleet(self) -> Fleet:
         """A client of this stack."""
-        return Fleet(self.layout.bootstrap, actor="tests")
+        return Fleet(self.cluster, actor="tests")
+
+    @property
+    def cluster(self) -> Cluster:
+        """The stack's Kafka, as its processes reach it."""
+        held = load(self.layout.configuration_file, environment={}).configuration
+        return held.cluster.at(self.layout.bootstrap)
 
     @property
     def authorities(self) -> authority.Authority:
@@ -75,7 +83,8 @@ class RunningStack:
                 "FLEETCERT_KAFKA_BOOTSTRAP": self.layout.bootstrap,
                 "FLEETCERT_STACK_DATA_DIR": str(self.layout.data_dir),
                 "COLUMNS": "160",
-            },
+            }
+            | ({"FLEETCERT_KAFKA_PREFIX": prefix} if (prefix := self.cluster.prefix) else {}),
         )
 
     def json(self, *arguments: str) -> list[Any]:

@@ -23,7 +23,7 @@ from client.fleets import Fleets
 from client.local import supervisor
 from pki.profile import issue_device
 from schemas.states import Policy
-from schemas.topics import DEAD_LETTERS
+from schemas.topics import BY_NAME, DEAD_LETTERS
 from tests.helpers.stack import RunningStack, running_stack
 from tests.helpers.wait import until
 
@@ -36,6 +36,7 @@ iot:
   security:
     tls: {certRotation: 20, cipherSuites: [TLS_CHACHA20_POLY1305_SHA256]}
   monitoring: {metricsInterval: 30, anomalyDetection: false, retentionDays: 7}
+kafka: {prefix: plant-7.}
 """
 AGAIN = CHANGED
 for _old, _new in (
@@ -81,9 +82,10 @@ class Configured:
 
     def kept_ms(self) -> int:
         """Return for how long dead letters are kept."""
-        admin = AdminClient({"bootstrap.servers": self.stack.layout.bootstrap})
+        cluster = self.stack.cluster
+        admin, topic = AdminClient(cluster.settings()), cluster.named(DEAD_LETTERS)
         (found,) = admin.describe_configs(
-            [ConfigResource(ConfigResource.Type.TOPIC, DEAD_LETTERS)]
+            [ConfigResource(ConfigResource.Type.TOPIC, topic)]
         ).values()
         return int(found.result()["retention.ms"].value)
 
@@ -160,6 +162,24 @@ def test_discovery_by_multicast_is_answered(configured: Configured) -> None:
     assert b"coaps+tcp://" in answer
 
 
+def test_every_name_on_kafka_begins_with_the_prefix(configured: Configured) -> None:
+    """Topics and groups: a Kafka that others use holds nothing of ours under another name."""
+    stack = configured.stack
+    admin = AdminClient(stack.cluster.settings())
+    ours = {f"plant-7.{one}" for one in BY_NAME}
+    assert {one for one in admin.list_topics(timeout=WITHIN).topics if one[0] != "_"} == ours
+    groups = {"plant-7.fleetcert-devices", "plant-7.mqtt-bridges", "plant-7.issuer"}
+
+    def listed() -> set[str]:
+        found = admin.list_consumer_groups(request_timeout=WITHIN).result().valid
+        return {one.group_id for one in found}
+
+    until(lambda: listed() >= groups, within=WITHIN, describe=lambda: str(listed()))
+    assert {one for one in listed() if not one.startswith("plant-7.")} == set()
+    (status,) = stack.json("status")
+    assert set(status["lag"]) == {"0", "1"}
+
+
 def test_devices_and_fleets_go_by_the_file_and_a_reload_applies_what_is_live(
     configured: Configured,
 ) -> None:
@@ -168,7 +188,7 @@ def test_devices_and_fleets_go_by_the_file_and_a_reload_applies_what_is_live(
     for policy in configured.policies():
         assert (policy.days_before_expiry, policy.silent_after_ms) == (20, 360_000)
     assert configured.kept_ms() == 7 * DAY_MS
-    with Fleets(stack.layout.bootstrap) as fleets:
+    with Fleets(stack.cluster) as fleets:
         until(lambda: "fleets: maxDevices" in configured.log(), within=WITHIN, describe="applied")
         with pytest.raises(FleetError, match="3"):
             fleets.create("many", devices=[f"d-{number}" for number in range(4)])
