@@ -62,7 +62,7 @@ chaos: setup ## The large fault tests: 200 faults of processes, 300 kills of dev
 
 interop: setup ## The CoAP bridge against libcoap, Californium and go-coap (wants Go): every certificate, every transport
 	FLEETCERT_INTEROP=1 $(BIN)/pytest tests/integration/test_libcoap.py \
-		tests/integration/test_californium.py tests/integration/test_go_coap.py
+		tests/integration/test_foreign_clients.py
 
 fuzz: setup ## A million damaged messages to the CoAP bridge; FLEETCERT_FUZZ_SEED=N begins elsewhere
 	FLEETCERT_FUZZ=1000000 $(BIN)/pytest tests/coap/test_fuzz.py

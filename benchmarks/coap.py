@@ -21,12 +21,12 @@ from typing import Any
 from aiocoap.numbers import codes
 
 from client.local import topics
+from client.local.ports import free_ports
 from configuration.cluster import Cluster
 from tests.coap.client import Client, association
 from tests.coap.rig import Authorities, Identity
 from tests.coap.test_tcp import SETTINGS, Peer, event, tls
 from tests.helpers.kafka import kafka_broker
-from tests.helpers.ports import free_ports
 from tests.helpers.wait import until
 
 TRANSPORTS = ("coaps+tcp", "DTLS 1.3", "DTLS 1.2")

@@ -15,13 +15,13 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from bridges.mqtt.broker import config
 from client.local import setup, topics
 from client.local.layout import Layout
+from client.local.ports import free_ports
 from client.local.processes import listens
 from configuration.cluster import Cluster
 from device.provision import DeviceCa, provision
 from pki import authority
 from schemas.topics import DEVICE_EVENTS
 from tests.helpers.kafka import TOOLS, KafkaProcess
-from tests.helpers.ports import free_ports
 from tests.helpers.wait import until
 
 BUILT = Path(__file__).parents[1] / "var" / "bench"

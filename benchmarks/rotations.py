@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import resource
-import socket
 import statistics
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from client.demo import fleet as demo
 from client.fleet import Fleet
 from client.local import supervisor
 from client.local.layout import Layout
+from client.local.ports import on_free_ports
 from device.simulator import Plan, Simulator
 from pki import authority
 from schemas import codec
@@ -98,17 +98,6 @@ def order(bootstrap: str, devices: list[str], number: int) -> None:
         event = RotationOrdered(name, f"bench-{number}-{name}", "benchmark")
         producer.produce(DEVICE_EVENTS, codec.encode(event), name)
     producer.flush()
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago."""
-    probes = [socket.socket() for _ in range(count)]
-    for one in probes:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in probes]
-    for one in probes:
-        one.close()
-    return ports
 
 
 def ended(fleet: Fleet, count: int, rotations: int) -> bool:
@@ -205,15 +194,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="fleetcert-bench-") as name:
-        kafka, controller, device, service = free_ports(4)
-        layout = Layout(
-            data_dir=Path(name) / "stack",
-            kafka_port=kafka,
-            controller_port=controller,
-            device_port=device,
-            service_port=service,
-            metrics_port=22_000,
-        )
+        layout = on_free_ports(Layout(data_dir=Path(name) / "stack"))
         asyncio.run(measure(layout, Path(name) / "devices", options.devices, options.rounds))
     return 0
 

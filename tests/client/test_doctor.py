@@ -15,8 +15,8 @@ import pytest
 from client.local import doctor, kafka
 from client.local.errors import LocalError
 from client.local.layout import Layout
+from client.local.ports import free_ports
 from pki import authority
-from tests.helpers.ports import free_ports
 
 PROGRAM = str(Path(sys.executable).with_name("fleetcert"))
 NO_PRIVILEGE = [

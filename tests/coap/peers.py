@@ -5,14 +5,15 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from pki import revocation
-from tests.coap.rig import NOW, Authorities, Identity, Running, running
-from tests.est.rig import Machine
+from tests.coap.rig import NOW, Authorities, Identity, Kafka, Running, running
 
 SECONDS = 60.0
 
 
 @contextlib.asynccontextmanager
-async def bridge(authorities: Authorities) -> AsyncIterator[tuple[Running, dict[str, Identity]]]:
+async def bridge(
+    authorities: Authorities, kafka: Kafka | None = None
+) -> AsyncIterator[tuple[Running, dict[str, Identity]]]:
     """Run a bridge that speaks everything; give one identity of each kind."""
     kinds = {
         "good": authorities.device("good-1"),
@@ -27,7 +28,7 @@ async def bridge(authorities: Authorities) -> AsyncIterator[tuple[Running, dict[
         revocation.build(authorities.opened.device, [entry], 1, moment, moment + 3_600_000)
     )
     settings = {"dtls": frozenset({"1.3", "1.2"}), "revocation_list": listed}
-    async with running(authorities, Machine(authorities), **settings) as found:
+    async with running(authorities, kafka, **settings) as found:
         yield found, kinds
 
 

@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bridges.coap import datagrams, dtls12
 from bridges.coap.sessions import IDLE, REFUSED, REPLACED
+from client.local.ports import free_ports
 from pki import revocation
 from schemas.events import DeviceReported, SessionClosed, SessionOpened, SessionRefused
 from schemas.reasons import Reason
 from tests.coap.client import Client, Gone, association, client
 from tests.coap.rig import NOW, Authorities, Identity, Running, running
-from tests.helpers.ports import free_ports
 from tests.helpers.wait import until_async
 
 pytest.importorskip("fleetcert_dtls13", reason="built by `make setup` where Rust is")

@@ -14,8 +14,8 @@ from aiocoap import GET, POST, Message
 from aiocoap.numbers import CON, NON, codes
 
 from bridges.coap import resources
+from client.local.ports import free_ports
 from tests.coap.rig import Authorities, running
-from tests.helpers.ports import free_ports
 
 WITHIN = 8.0
 ALL_COAP_NODES = "224.0.1.187"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from client.fleet import Fleet
-from tests.helpers.ports import free_ports
+from client.local.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 COMMAND_SECONDS = 900.0

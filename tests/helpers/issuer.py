@@ -17,11 +17,11 @@ from urllib.error import URLError
 from confluent_kafka import Producer
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from client.local.ports import free_ports
 from pki import authority, faults, profile, requests
 from schemas import codec
 from schemas.commands import SignCertificate
 from schemas.topics import CERTIFICATE_REQUESTS, PARTITIONER
-from tests.helpers.ports import free_ports
 
 LIFETIME = timedelta(days=90)
 SESSION_SECONDS = 2.0

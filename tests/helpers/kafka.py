@@ -14,8 +14,8 @@ import docker
 from testcontainers.core.container import DockerContainer
 
 from client.local import kafka, launch
+from client.local.ports import free_ports
 from configuration.cluster import Cluster
-from tests.helpers.ports import free_ports
 
 IMAGE = "apache/kafka:4.3.1"
 READY_SECONDS = 60.0

@@ -14,7 +14,7 @@ from urllib.error import HTTPError, URLError
 
 import yaml
 
-from tests.helpers.ports import free_ports
+from client.local.ports import free_ports
 from tests.helpers.promql import DEPLOY
 from tests.helpers.wait import until
 

@@ -14,15 +14,16 @@ from typing import Any
 from client.fleet import Fleet
 from client.local import supervisor
 from client.local.layout import Layout
-from client.local.processes import listens
+from client.local.ports import on_free_ports
 from configuration.cluster import Cluster
 from configuration.load import load
 from pki import authority
-from tests.helpers.ports import free_ports
+from schemas.states import Policy
 from tests.helpers.wait import until
 
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0
+ACTIVE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,25 @@ class RunningStack:
         pid = self.processes()[name]["pid"]
         if pid:
             os.kill(pid, number)
+
+    @contextlib.contextmanager
+    def under(self, policy: Policy) -> Iterator[None]:
+        """Let a policy hold in every partition for the time of the block."""
+        usual = self.fleet.partition_row(0).policy
+        self._activate(policy)
+        try:
+            yield
+        finally:
+            self._activate(usual)
+
+    def _activate(self, policy: Policy) -> None:
+        self.fleet.activate(policy)
+        numbers = range(self.layout.partitions)
+        until(
+            lambda: all(self.fleet.partition_row(one).policy == policy for one in numbers),
+            within=ACTIVE_SECONDS,
+            describe="the policy is active",
+        )
 
     def seen_inside(self, path: Path) -> Path:
         """Return where a path of the stack is, whose mount namespace may be its own."""
@@ -108,20 +128,7 @@ def running_stack(
     `volumes` are folders of the stack that are volumes of so many MiB, see `seen_inside`.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    ports = free_ports(8)
-    layout = Layout(
-        data_dir=directory,
-        kafka_port=ports[0],
-        controller_port=ports[1],
-        device_port=ports[2],
-        service_port=ports[3],
-        coap_port=ports[4],
-        coap_plain_port=ports[5],
-        coap_renewal_port=ports[6],
-        est_port=ports[7],
-        metrics_port=_metrics_port(),
-        partitions=partitions,
-    )
+    layout = on_free_ports(Layout(data_dir=directory, partitions=partitions))
     log = (directory / "supervisor.log").open("ab")
     command = _command(layout) + (["--config", str(config)] if config else [])
     if volumes:
@@ -153,14 +160,6 @@ def _on_volumes(volumes: Mapping[Path, int], command: list[str]) -> list[str]:
     script = f'while [ "$1" != -- ]; do {mount}; done; shift; exec "$@"'
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     return [*namespace, "sh", "-ec", script, "sh", *words, "--", *command]
-
-
-def _metrics_port() -> int:
-    """Return the first of thirty ports that no other stack of this session uses."""
-    first = 21_000
-    while any(listens(port) for port in range(first, first + 30)):
-        first += 30
-    return first
 
 
 def _command(layout: Layout) -> list[str]:

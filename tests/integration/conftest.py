@@ -1,7 +1,7 @@
 """What the integration suites share: one whole stack, and where Kafka runs."""
 
-import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,6 @@ from tests.helpers.stack import RunningStack, running_stack
 
 collect_ignore = [] if engine_answers() else ["test_compose.py"]
 """Without a container engine there is nothing to compose."""
-if os.environ.get("FLEETCERT_INTEROP") != "1":
-    collect_ignore.append("test_go_coap.py")  # it wants Go, which nothing else here does
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +26,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     directory: Path = tmp_path_factory.mktemp("stack")
     with running_stack(directory) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def short_grace(stack: RunningStack) -> Iterator[None]:
+    """Let the old certificate go a second after the new one is proven."""
+    with stack.under(replace(stack.fleet.partition_row(0).policy, grace_ms=1_000)):
+        yield

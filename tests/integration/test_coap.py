@@ -1,11 +1,10 @@
 """CoAP devices on the whole stack: a rotation from order to proof, and foreign clients."""
 
 import asyncio
-import dataclasses
 import hashlib
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from pki.profile import issue_device
 from schemas.decisions import DecisionName
 from schemas.events import DeviceReported, SessionClosed, SessionOpened, SessionRefused
 from schemas.reasons import Reason
-from schemas.states import Policy
 from schemas.topics import DECISIONS, DEVICE_EVENTS
 from tests.helpers.stack import RunningStack
 from tests.helpers.wait import until, until_async
@@ -33,24 +31,7 @@ SCHEMES = (COAPS_TCP, COAPS)
 QUICK = Settings(backoff_seconds=0.1, backoff_max_seconds=1.0, resend_seconds=5.0, refusals_max=2)
 WITHIN = 40.0
 
-
-@pytest.fixture(scope="module", autouse=True)
-def short_grace(stack: RunningStack) -> Iterator[None]:
-    """Let the old certificate go a second after the new one is proven."""
-    usual = stack.fleet.partition_row(0).policy
-    _activate(stack, dataclasses.replace(usual, grace_ms=1_000))
-    yield
-    _activate(stack, usual)
-
-
-def _activate(stack: RunningStack, policy: Policy) -> None:
-    stack.fleet.activate(policy)
-    parts = range(stack.layout.partitions)
-    until(
-        lambda: all(stack.fleet.partition_row(one).policy == policy for one in parts),
-        within=20,
-        describe="the policy is active",
-    )
+pytestmark = pytest.mark.usefixtures("short_grace")
 
 
 def of(stack: RunningStack, device_id: str, kind: type) -> list[Any]:

@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.fleet import Fleet, FleetError, Timeouts
+from client.local.ports import free_ports
 from pki.facts import facts
 from pki.profile import issue_device
 from pki.requests import make_csr
 from schemas import codec, topics
 from schemas.topics import DEVICE_EVENTS
-from tests.helpers.ports import free_ports
 from tests.helpers.stack import RunningStack
 from tests.helpers.wait import until
 

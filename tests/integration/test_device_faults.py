@@ -43,10 +43,8 @@ QUICK = Policy(
 @pytest.fixture
 def quick(stack: RunningStack) -> Iterator[RunningStack]:
     """The stack under a policy of seconds."""
-    before = stack.fleet.partition_row(0).policy
-    stack.fleet.activate(QUICK)
-    yield stack
-    stack.fleet.activate(before)
+    with stack.under(QUICK):
+        yield stack
 
 
 async def rotated(device: Device) -> None:

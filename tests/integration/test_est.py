@@ -1,12 +1,10 @@
 """Standard clients renew on the whole stack: a CSR goes in, a certificate out, the old one ends."""
 
 import asyncio
-import dataclasses
 import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from schemas.decisions import DecisionName
 from schemas.envelope import URN_PREFIX
 from schemas.events import DeviceRegistered, SessionRefused
 from schemas.reasons import Reason
-from schemas.states import Idle, Policy, Requested
+from schemas.states import Idle, Requested
 from schemas.topics import DECISIONS, DEVICE_EVENTS
 from streams.core import certificate
 from tests.helpers.stack import RunningStack
@@ -38,24 +36,7 @@ from tests.helpers.wait import until
 WITHIN = 30.0
 HOUR = timedelta(hours=1)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def short_grace(stack: RunningStack) -> Iterator[None]:
-    """Let the old certificate go a second after the new one is proven."""
-    usual = stack.fleet.partition_row(0).policy
-    _activate(stack, dataclasses.replace(usual, grace_ms=1_000))
-    yield
-    _activate(stack, usual)
-
-
-def _activate(stack: RunningStack, policy: Policy) -> None:
-    stack.fleet.activate(policy)
-    parts = range(stack.layout.partitions)
-    until(
-        lambda: all(stack.fleet.partition_row(one).policy == policy for one in parts),
-        within=20,
-        describe="the policy is active",
-    )
+pytestmark = pytest.mark.usefixtures("short_grace")
 
 
 def registered(

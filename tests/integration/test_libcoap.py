@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from pki import requests, revocation
+from pki import requests
 from schemas.commands import RotateCertificate
 from schemas.events import DeviceReported, SessionRefused, SigningRequested
-from tests.coap.rig import NOW, Authorities, Identity, Kafka, Running, running
+from tests.coap.peers import bridge
+from tests.coap.rig import Authorities, Identity, Running
 from tests.est.rig import Machine
 from tests.helpers.wait import until_async
 
@@ -37,27 +37,6 @@ FAR = 2**41
 def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
     """A PKI, and a revocation list with one device on it."""
     return Authorities(tmp_path_factory.mktemp("libcoap"))
-
-
-@contextlib.asynccontextmanager
-async def bridge(
-    authorities: Authorities, kafka: Kafka | None = None
-) -> AsyncIterator[tuple[Running, dict[str, Identity]]]:
-    """Run a bridge that speaks everything; give one identity of each kind."""
-    kinds = {
-        "good": authorities.device("good-1"),
-        "stranger": authorities.stranger("good-1"),
-        "expired": authorities.expired("expired-1"),
-        "revoked": authorities.device("revoked-1"),
-    }
-    gone, moment = kinds["revoked"], int(NOW.timestamp() * 1000)
-    entry = revocation.Revocation(gone.serial, gone.fingerprint, 1, 2**41, "", 1)
-    pem = revocation.build(authorities.opened.device, [entry], 1, moment, moment + 3_600_000)
-    listed = authorities.directory / "device.crl"
-    listed.write_bytes(pem)
-    versions = frozenset({"1.3", "1.2"})
-    async with running(authorities, kafka, dtls=versions, revocation_list=listed) as found:
-        yield found, kinds
 
 
 async def ask(

@@ -4,8 +4,8 @@ from pathlib import Path
 from urllib.error import URLError
 
 from client.fleets import Fleets
+from client.local.ports import free_ports
 from tests.helpers.engine import Rig, rig
-from tests.helpers.ports import free_ports
 from tests.helpers.scrape import Scrape, scrape
 from tests.helpers.wait import until
 

@@ -7,9 +7,8 @@ of the rules is asked of it.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +78,6 @@ def nobody_is_there(stack: RunningStack) -> bool:
     """Tell whether no device has a session over MQTT: what is counted from now on is ours."""
     rows = stack.fleet.devices().values()
     return not any(one.connected and one.door == "mqtt" for one in rows)
-
-
-@contextmanager
-def short_grace(stack: RunningStack) -> Iterator[None]:
-    """Let old certificates end a second after the new one's first use."""
-    before = stack.fleet.partition_row(0).policy
-    stack.fleet.activate(replace(before, grace_ms=1_000))
-    try:
-        yield
-    finally:
-        stack.fleet.activate(before)
 
 
 @asynccontextmanager
@@ -269,6 +257,7 @@ def true(check: Any, *arguments: Any) -> str:
     return ""
 
 
+@pytest.mark.usefixtures("short_grace")
 async def test_each_promised_metric_has_its_value(stack: RunningStack, tmp_path: Path) -> None:
     """By a fleet that rotates, refuses an update and is impersonated; and all queries have data."""
     jobs = ports(stack)
@@ -281,7 +270,6 @@ async def test_each_promised_metric_has_its_value(stack: RunningStack, tmp_path:
     with (
         prometheus(tmp_path / "prometheus", jobs) as running,
         Fleets(stack.layout.bootstrap) as fleets,
-        short_grace(stack),
     ):
         async with living(stack, tmp_path / "devices"):
             await asyncio.to_thread(lives, stack, fleets)

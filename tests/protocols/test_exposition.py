@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from client.local.ports import free_ports
 from protocols.exposition import CONTENT_TYPE, Endpoint, Registry, counters, gauges, text
-from tests.helpers.ports import free_ports
 from tests.helpers.scrape import Scrape, scrape
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

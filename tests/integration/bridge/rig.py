@@ -23,6 +23,7 @@ from confluent_kafka import Producer
 from client.fleet import Fleet, Found
 from client.local import launch, setup, topics
 from client.local.layout import HOST, Layout
+from client.local.ports import free_ports
 from client.local.processes import listens
 from configuration.cluster import Cluster
 from configuration.model import Configuration
@@ -35,7 +36,6 @@ from schemas.events import DeviceReported
 from schemas.shares import share_of
 from schemas.topics import DEVICE_COMMANDS, DEVICE_EVENTS, PARTITIONER
 from tests.helpers.kafka import TOOLS, KafkaBroker, kafka_broker
-from tests.helpers.ports import free_ports
 from tests.helpers.wait import until, until_async
 
 BUCKETS, PARTITIONS = 4, 3

@@ -13,6 +13,7 @@ import pytest
 
 from client.local import dtls13
 from client.local.layout import HOST
+from client.local.ports import free_ports
 from client.local.processes import listens
 from device.agent import Agent
 from device.coap.link import COAPS, COAPS_TCP
@@ -26,7 +27,6 @@ from schemas.decisions import DeadLetter
 from schemas.events import CommandAnswered, DeviceReported, SessionClosed, SessionOpened
 from schemas.reasons import Reason
 from schemas.topics import DEAD_LETTERS
-from tests.helpers.ports import free_ports
 from tests.helpers.wait import until_async
 from tests.integration.bridge.rig import Bridge, Rig
 
