@@ -47,9 +47,16 @@ class Door:
         device_ca: Path,
         revocation_list: Path | None = None,
         grace: datetime.timedelta = path.NO_GRACE,
+        provisioning_ca: Path | None = None,
     ) -> None:
-        """Read the device CA; `grace` is for how long after its end a certificate is let in."""
+        """Read the CAs; `grace` is for how long after its end a certificate is let in.
+
+        Whom a provisioning CA names is let in for enrolment; without any, nobody is.
+        """
         self._grace = grace
+        self._provisioning = (
+            x509.load_pem_x509_certificates(provisioning_ca.read_bytes()) if provisioning_ca else []
+        )
         self._anchors = x509.load_pem_x509_certificates(device_ca.read_bytes())
         self._list, self._stamp, self._looked_at = revocation_list, (0, 0), float("-inf")
         self._serials: frozenset[int] = frozenset()
@@ -60,10 +67,13 @@ class Door:
         self._reread()
         now = datetime.datetime.now(datetime.UTC)
         verdict = path.validate_device(der, self._anchors, now, self._serials, self._grace)
-        if verdict.accepted and fingerprint in self._refused:
-            why = "the certificate was replaced"
-            return path.Verdict(Reason.CERTIFICATE_RETIRED, why, verdict.device_id)
-        return verdict
+        return self._unless_refused(verdict, fingerprint)
+
+    def judge_provisioning(self, der: bytes, fingerprint: bytes) -> path.Verdict:
+        """Return what becomes of a session for enrolment under this certificate."""
+        now = datetime.datetime.now(datetime.UTC)
+        verdict = path.validate_device(der, self._provisioning, now)
+        return self._unless_refused(verdict, fingerprint)
 
     def is_ours(self, der: bytes) -> bool:
         """Tell whether a device CA of ours once issued this certificate, whatever became of it.
@@ -78,6 +88,12 @@ class Door:
         self._refused[fingerprint] = None
         if len(self._refused) > REFUSED_MAX:
             self._refused.popitem(last=False)
+
+    def _unless_refused(self, verdict: path.Verdict, fingerprint: bytes) -> path.Verdict:
+        if verdict.accepted and fingerprint in self._refused:
+            why = "the certificate was replaced"
+            return path.Verdict(Reason.CERTIFICATE_RETIRED, why, verdict.device_id)
+        return verdict
 
     def _reread(self) -> None:
         if self._list is None or time.monotonic() - self._looked_at < LIST_SECONDS:

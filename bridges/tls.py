@@ -32,18 +32,19 @@ def server_context(
     certificate: Path,
     key: Path,
     device_ca: Path,
-    *,
+    *further: Path,
     protocols: Sequence[str],
     demand: bool = True,
 ) -> ssl.SSLContext:
-    """Return the server's TLS context: 1.3 alone, a certificate of a device CA.
+    """Return the server's TLS context: 1.3 alone, a certificate of a device CA or a further one.
 
     `protocols` are offered by ALPN. Without `demand` a client may also show no certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(certificate, key)
-    context.load_verify_locations(device_ca)
+    for trusted in (device_ca, *further):
+        context.load_verify_locations(trusted)
     context.verify_mode = ssl.CERT_REQUIRED if demand else ssl.CERT_OPTIONAL
     # the device CA itself is the anchor; see the rules above for the time
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | NO_CHECK_TIME

@@ -61,6 +61,7 @@ def policy_of(configuration: Configuration, before: Policy) -> Policy:
         days_before_expiry=iot.security.tls.cert_rotation,
         silent_after_ms=MISSED_CHECKS * 1_000 * iot.fleet.health_check_interval,
         anomaly_detection=iot.monitoring.anomaly_detection,
+        just_in_time=iot.security.provisioning.just_in_time,
     )
 
 

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaException
 
 from client import terminal
 from client.commands import (
+    admissions,
     campaigns,
     configuration,
     devices,
@@ -54,7 +55,7 @@ pki = typer.Typer(help="Make the authorities, sign first requests.", no_args_is_
 local.add_to(app, pki, STACK)
 app.add_typer(pki, name="pki", rich_help_panel=STACK)
 app.add_typer(configuration.app, name="config", rich_help_panel=STACK)
-assert invitations.app is registry.app  # one group, told in several files
+assert admissions.app is invitations.app is registry.app  # one group, told in several files
 app.add_typer(registry.app, name="device", rich_help_panel=FLEET)
 app.add_typer(fleets.app, name="fleet", rich_help_panel=FLEET)
 app.add_typer(campaigns.app, name="campaign", rich_help_panel=FLEET)

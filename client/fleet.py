@@ -35,15 +35,27 @@ from schemas.events import (
     DeviceRegistered,
     DeviceTagged,
     PolicyActivated,
+    RegistrationApproved,
+    RegistrationRejected,
     RetirementOrdered,
     RotationOrdered,
 )
+from schemas.pending import PendingRow
 from schemas.states import PARTITION_KEY, DeviceRow, PartitionRow, Policy
 from streams.core import description
 from streams.core.policy import objection
 
 __all__ = ["Alert", "Fleet", "FleetError", "Found", "Registrar", "Timeouts"]
 
+FINGERPRINT_DIGITS_MIN = 16
+"""What an operator must say of a certificate's SHA-256: 64 bits are not found by trying."""
+Asked = (
+    DeviceRegistered
+    | DeviceTagged
+    | RetirementOrdered
+    | RegistrationApproved
+    | RegistrationRejected
+)
 LOOK_BACK_MS = 60_000
 """Decisions are looked for from this long before the oldest alert: machine time is not Kafka's."""
 
@@ -179,7 +191,45 @@ class Fleet:
         event = one.event(self.actor)
         self._writer.send(topics.DEVICE_EVENTS, one.device_id.encode(), event)
 
-    def ask(self, event: DeviceRegistered | DeviceTagged | RetirementOrdered) -> list[Decision]:
+    def approve(
+        self,
+        device_id: str,
+        fingerprint: str,
+        device_type: str = description.UNNAMED_TYPE,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """Register a device that waits with this certificate: its SHA-256, or 16 digits of it.
+
+        Raises FleetError where another one waits, or none: then nothing has changed.
+        """
+        seen = self._waiting(device_id, fingerprint)
+        self.ask(RegistrationApproved(device_id, seen, device_type, tuple(tags), self.actor))
+
+    def reject(self, device_id: str, fingerprint: str) -> None:
+        """Keep a device out that waits with this certificate; `approve` lets it in all the same."""
+        seen = self._waiting(device_id, fingerprint)
+        self.ask(RegistrationRejected(device_id, seen, self.actor))
+
+    def _waiting(self, device_id: str, fingerprint: str) -> bytes:
+        """Return the whole SHA-256 of the certificate that waits, where it is the one named."""
+        row, said = self._row(device_id), fingerprint.lower().replace(":", "")
+        if isinstance(row, DeviceRow):
+            raise FleetError(f"{device_id} is registered; see `fleetcert device show {device_id}`")
+        if not isinstance(row, PendingRow):
+            raise FleetError(f"no device {device_id!r} waits; see `fleetcert device pending`")
+        if len(said) < FINGERPRINT_DIGITS_MIN:
+            raise FleetError(
+                f"{fingerprint!r}: give at least {FINGERPRINT_DIGITS_MIN} digits of the "
+                "certificate's SHA-256, as the device's label or its maker says"
+            )
+        if not row.certificate.fingerprint.hex().startswith(said):
+            raise FleetError(
+                f"{device_id} waits with another certificate, not with {fingerprint}; see "
+                "`fleetcert device pending`"
+            )
+        return row.certificate.fingerprint
+
+    def ask(self, event: Asked) -> list[Decision]:
         """Write what concerns a device and wait for the machine's answer.
 
         Raises FleetError with the machine's words where it refuses.
@@ -237,10 +287,19 @@ class Fleet:
 
     def ids(self) -> list[str]:
         """Return the ids of all devices: reads `device.state`, decodes none of it."""
-        keys = self._reader.keys(topics.DEVICE_STATE)
-        return sorted(
-            one for one in (key.decode(errors="replace") for key in keys) if one[:1] != "@"
-        )
+        keys = self._reader.keys(topics.DEVICE_STATE, DeviceRow)
+        return sorted(key.decode(errors="replace") for key in keys)
+
+    def pending(self) -> list[PendingRow]:
+        """Return who waits for approval, and who was rejected; the one seen first stands first.
+
+        Reads all of `device.state`, and decodes their rows alone.
+        """
+        keys = self._reader.keys(topics.DEVICE_STATE, PendingRow)
+        found = self.read(topics.DEVICE_STATE, wanted=keys.__contains__)
+        newest = {one.key: one.record for one in found}
+        rows = [one for one in newest.values() if isinstance(one, PendingRow)]
+        return sorted(rows, key=lambda one: (one.first_seen_at, one.device_id))
 
     def devices(self) -> dict[str, DeviceRow]:
         """Return the rows of all devices, by id: reads and decodes all of `device.state`."""
@@ -254,16 +313,22 @@ class Fleet:
         Reads the one partition of `device.state` that murmur2 puts the id into, and decodes this
         device's rows only.
         """
-        row = None
-        for found in self.read(topics.DEVICE_STATE, device_id=device_id):
-            row = found.record
-        return row
+        row = self._row(device_id)
+        return row if isinstance(row, DeviceRow) else None
 
     def device(self, device_id: str) -> DeviceRow:
         """Return one device's row, as `find`. Raises FleetError where it is not registered."""
-        row = self.find(device_id)
-        if row is None:
+        row = self._row(device_id)
+        if isinstance(row, PendingRow):
+            raise FleetError(f"{device_id} is not approved; see `fleetcert device pending`")
+        if not isinstance(row, DeviceRow):
             raise FleetError(f"no device {device_id!r} is registered; see `fleetcert device list`")
+        return row
+
+    def _row(self, device_id: str) -> object:
+        row = None
+        for found in self.read(topics.DEVICE_STATE, device_id=device_id):
+            row = found.record
         return row
 
     def partition_row(self, partition: int) -> PartitionRow:

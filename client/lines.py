@@ -9,7 +9,7 @@ import cbor2
 
 from client import instants
 from client.terminal import safe
-from schemas import commands, decisions, events, states
+from schemas import commands, decisions, events, pending, states
 from schemas.envelope import Evidence
 from streams.core import anomaly, rotation
 
@@ -145,6 +145,11 @@ def _row(one: states.DeviceRow) -> str:
     return f"{presence}, {state}, {held} certificate(s), {alerts} alert(s), to {one.applied_offset}"
 
 
+def _pending(one: pending.PendingRow) -> str:
+    state = "rejected" if one.rejected_at else "waits for approval"
+    return f"{state} with {fingerprint(one.certificate.fingerprint)}, to {one.applied_offset}"
+
+
 def _partition(one: states.PartitionRow) -> str:
     totals = one.totals
     return (
@@ -161,6 +166,9 @@ def _command(one: Any) -> str:
 _LINES: dict[type, Callable[[Any], str]] = {
     events.DeviceRegistered: _registered,
     events.SessionOpened: _opened,
+    events.CertificatePresented: _opened,
+    events.RegistrationApproved: lambda one: f"{fingerprint(one.fingerprint)} by {one.actor}",
+    events.RegistrationRejected: lambda one: f"{fingerprint(one.fingerprint)} by {one.actor}",
     events.SessionClosed: _closed,
     events.SessionRefused: _refused,
     events.DeviceReported: _reported,
@@ -187,5 +195,6 @@ _LINES: dict[type, Callable[[Any], str]] = {
     decisions.Decision: _decided,
     decisions.DeadLetter: _dead,
     states.DeviceRow: _row,
+    pending.PendingRow: _pending,
     states.PartitionRow: _partition,
 }

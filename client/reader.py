@@ -133,12 +133,16 @@ class Reader:
         consumer.assign(places)
         return _follow(consumer, self._cluster, wanted, stopping)
 
-    def keys(self, topic: str) -> set[bytes]:
-        """Return the keys of a compacted topic that have a value; no record is decoded."""
+    def keys(self, topic: str, kind: type) -> set[bytes]:
+        """Return the keys of a compacted topic that hold a record of this kind; none is decoded."""
         found: set[bytes] = set()
+        headers = tuple(
+            codec.HEADER.pack(codec.MAGIC, one) for one in codec.catalogue()[kind.__name__]
+        )
         for number in self.partitions(topic):
             for message in self._messages(topic, number, 0):
-                change = found.discard if message.value() is None else found.add
+                holds = (message.value() or b"").startswith(headers)
+                change = found.add if holds else found.discard
                 change(message.key() or b"")
         return found
 

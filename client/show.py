@@ -13,6 +13,7 @@ from client.alerts import Alert
 from client.lines import values
 from client.terminal import safe
 from schemas.decisions import Decision, Severity
+from schemas.pending import PendingRow
 from schemas.reasons import SENTENCES, Reason
 from schemas.states import DeviceRow, HeldCertificate, SagaStep
 from streams.core import anomaly, certificate, rotation
@@ -54,6 +55,20 @@ def device_line(row: DeviceRow, now: int) -> tuple[object, ...]:
         instants.shown(held.not_after_at),
         instants.distance(held.not_after_at, now),
         anomaly.open_alerts(row) or "",
+    )
+
+
+def pending_line(row: PendingRow, now: int) -> tuple[object, ...]:
+    """Return a device that waits for approval as one line of the list."""
+    return (
+        row.device_id,
+        row.certificate.fingerprint.hex(),
+        row.protocol,
+        row.peer_address,
+        "connected" if row.session else "away",
+        instants.shown(row.first_seen_at),
+        instants.distance(row.first_seen_at, now),
+        "rejected" if row.rejected_at else "",
     )
 
 
@@ -141,9 +156,10 @@ def _certificates(row: DeviceRow, now: int) -> RenderableType:
 def _certificate(one: HeldCertificate, now: int) -> tuple[Text | str, ...]:
     style = STYLES.get(one.status, "")
     first_used = "at registration" if one.status != certificate.CANDIDATE else "not yet"
+    status = f"{one.status}, provisioning" if one.provisioning else one.status
     return (
         Text(one.fingerprint.hex()[:FINGERPRINT_CHARACTERS], style),
-        Text(one.status, style),
+        Text(status, style),
         instants.shown(one.not_after_at),
         instants.distance(one.not_after_at, now),
         first_used if one.first_used_offset < 0 else f"offset {one.first_used_offset}",

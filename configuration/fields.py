@@ -4,7 +4,7 @@ Rules of this file: the user's keys are camel case, units stand in the key's tex
 when a change of it takes effect: live, or at the next start of the processes that are named.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -15,6 +15,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 PREFIX = r"^[A-Za-z0-9._-]{1,64}$"
 HOST = r"^[A-Za-z0-9:._-]{1,253}$"
 HOSTS = r"^[A-Za-z0-9._\[\]:-]+:[0-9]{1,5}(,[A-Za-z0-9._\[\]:-]+:[0-9]{1,5})*$"
+
+Pem = Annotated[str, Field(min_length=1)]
+"""A path, or PEM text itself."""
 
 LIVE = ""
 BROKER, MQTT, COAP, EST = "mosquitto", "the MQTT bridges", "the CoAP bridge", "the EST door"

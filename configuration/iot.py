@@ -1,14 +1,13 @@
 """The section `iot`: the world of devices, as design and users name it.
 
-Rules of this file: nothing turns verification off, and nothing below TLS 1.3 is spoken over TCP.
+Rules of this file: nothing turns verification off.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from configuration.fields import (
-    ALL,
     BROKER,
     COAP,
     DOORS,
@@ -16,10 +15,12 @@ from configuration.fields import (
     HOST,
     MQTT,
     NAME,
+    Pem,
     Section,
     key,
     port_key,
 )
+from configuration.security import Security
 
 
 def _must_verify(value: Any) -> Any:
@@ -31,27 +32,9 @@ def _must_verify(value: Any) -> Any:
     return value
 
 
-def _newest(value: Any) -> Any:
-    if value in ("TLSv1", "TLSv1.0", "TLSv1.1", "TLSv1.2", "SSLv3"):
-        raise ValueError(
-            f"{value} is refused: below TLSv1.3 nothing is spoken; for older CoAP devices DTLS 1.2 "
-            "is offered where it is named: iot.coap.dtls: [DTLSv1.3, DTLSv1.2]"
-        )
-    return value
-
-
-def _each_once(values: list[str]) -> list[str]:
-    if twice := sorted({one for one in values if values.count(one) > 1}):
-        raise ValueError(f"{', '.join(twice)} stands there twice")
-    return values
-
-
-Suite = Literal["TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256"]
 Dtls = Literal["DTLSv1.3", "DTLSv1.2"]
 Verified = Annotated[Literal[True], BeforeValidator(_must_verify)]
-Version = Annotated[Literal["TLSv1.3"], BeforeValidator(_newest)]
 BlockSize = Literal[16, 32, 64, 128, 256, 512, 1024]
-Pem = Annotated[str, Field(min_length=1)]
 
 
 DOOR = "the bridge"
@@ -324,31 +307,6 @@ class Fleet(Section):
     health_check_interval: int = key(
         300, "a device unheard for three of them is silent", "seconds", ge=1, le=604_800
     )
-
-
-class Tls(Section):
-    """TLS, everywhere."""
-
-    min_version: Version = key("TLSv1.3", "the oldest version that is spoken", restart=ALL)
-    cipher_suites: Annotated[list[Suite], AfterValidator(_each_once)] = key(
-        ["TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"],
-        "what may be negotiated over TCP, the preferred first",
-        restart=f"{DOORS}, {COAP}, {EST}",
-        min_length=1,
-    )
-    cert_rotation: int = key(
-        30,
-        "certRotation.daysBeforeExpiry: when a certificate is renewed",
-        "days before its end",
-        ge=1,
-        le=3_650,
-    )
-
-
-class Security(Section):
-    """Security."""
-
-    tls: Tls = Field(default_factory=Tls)
 
 
 class Monitoring(Section):

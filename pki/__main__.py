@@ -11,10 +11,12 @@ from pathlib import Path
 import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from cryptography import x509
 
 from configuration import options as shared
+from configuration.fields import PEM
 from configuration.model import Configuration, Issuer
-from configuration.source import InvalidConfiguration
+from configuration.source import InvalidConfiguration, unusable
 from pki import authority, issuer, issuer_process, ledger, private
 from pki.meter import PrometheusMeter
 from protocols.exposition import Endpoint, Registry
@@ -38,6 +40,7 @@ OPTIONS = FOLDER | {
     "--fleet-per-second": "issuer.fleetPerSecond",
     "--device-burst": "issuer.deviceBurst",
     "--device-per-hour": "issuer.devicePerHour",
+    "--provisioning-ca": "iot.security.provisioning.ca",
 }
 EXAMPLES = """examples:
   python -m pki init --pki var/pki
@@ -160,6 +163,7 @@ def _settings(
         lifetime=own.lifetime_days * DAY,
         grace=own.grace_days * DAY,
         door_anchors=(loaded.service.certificate,) if loaded else (),
+        provisioning_anchors=_anchors(found.iot.security.provisioning.ca),
     )
     limits = ledger.Limits(
         fleet=ledger.Rate(own.fleet_burst, own.fleet_per_second),
@@ -175,6 +179,18 @@ def _settings(
         own.id or f"issuer-{os.getpid()}",
         found.kafka.session_timeout,
     )
+
+
+def _anchors(said: list[str]) -> tuple[x509.Certificate, ...]:
+    """Return the certificates of CAs; each is a path or the PEM text itself."""
+    found: list[x509.Certificate] = []
+    for one in said:
+        try:
+            pem = one.encode() if PEM in one else Path(one).read_bytes()
+            found += x509.load_pem_x509_certificates(pem)
+        except (OSError, ValueError) as error:
+            raise unusable("iot.security.provisioning.ca", str(error)) from error
+    return tuple(found)
 
 
 def _passphrase(own: Issuer) -> bytes | None:

@@ -27,7 +27,8 @@ class Policy:
     `grace` is for how long after its end the current certificate may still ask; `backdate_max`
     how far notBefore may lie before the request; `lag_max` and `lead_max` how far the machine's
     time may lie behind and before the broker's. `door_anchors` are the CAs whose registration
-    authorities (doors of EST) may vouch for a device: without any, none may.
+    authorities (doors of EST) may vouch for a device: without any, none may. A device that holds a
+    certificate of `provisioning_anchors` may ask for its first one of ours with it.
     """
 
     lifetime: datetime.timedelta = 90 * DAY
@@ -36,6 +37,7 @@ class Policy:
     lag_max: datetime.timedelta = DAY
     lead_max: datetime.timedelta = datetime.timedelta(minutes=5)
     door_anchors: tuple[x509.Certificate, ...] = ()
+    provisioning_anchors: tuple[x509.Certificate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +132,14 @@ def _request(request: SignCertificate, examined: requests.Examined) -> Refusal |
 def _current(
     request: SignCertificate, ca: DeviceCA, policy: Policy, revoked: Container[int]
 ) -> Refusal | None:
-    """The current certificate: one of ours, of this device, at the instant of the request."""
-    verdict = path.validate_device(
-        request.current_certificate,
-        ca.anchors,
-        facts.instant(request.requested_at),
-        revoked,
-        policy.grace,
-    )
+    """The current certificate: of this device, at the instant of the request; ours or its maker's.
+
+    Of its maker's certificate the grace and our list say nothing.
+    """
+    der, at = request.current_certificate, facts.instant(request.requested_at)
+    verdict = path.validate_device(der, ca.anchors, at, revoked, policy.grace)
+    if verdict.reason is Reason.FINGERPRINT_UNKNOWN and policy.provisioning_anchors:
+        verdict = path.validate_device(der, policy.provisioning_anchors, at)
     if not verdict.accepted:
         return Refusal(verdict.reason, f"current certificate: {verdict.detail}")
     if verdict.device_id != request.device_id:

@@ -26,6 +26,7 @@ from schemas import (
     fleet_events,
     fleet_queries,
     fleet_states,
+    pending,
     states,
 )
 from schemas.converters import (
@@ -64,6 +65,7 @@ _ROOTS: Mapping[str, tuple[type, ...]] = {
     "decision": (decisions.Decision, decisions.DeadLetter),
     "state": (
         states.DeviceRow,
+        pending.PendingRow,
         states.PartitionRow,
         states.FleetPolicyRow,
         states.FleetSumsRow,

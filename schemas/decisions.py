@@ -10,6 +10,8 @@ class DecisionName(StrEnum):
     """The conclusions of the machines."""
 
     DEVICE_ACCEPTED = "DeviceAccepted"
+    REGISTRATION_AWAITED = "RegistrationAwaited"
+    DEVICE_REJECTED = "DeviceRejected"
     DESCRIPTION_CHANGED = "DescriptionChanged"
     DEVICE_RETIRED = "DeviceRetired"
     EVENT_REFUSED = "EventRefused"

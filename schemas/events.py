@@ -71,6 +71,35 @@ class SessionOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificatePresented:
+    """A door let somebody in whose certificate a provisioning CA signed: for enrolment alone."""
+
+    device_id: str
+    evidence: Evidence
+    certificate: CertificateFacts
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationApproved:
+    """An operator lets a pending device in, with the certificate that was seen: `fingerprint`."""
+
+    device_id: str
+    fingerprint: bytes
+    device_type: str
+    tags: tuple[str, ...]
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRejected:
+    """An operator keeps a pending device out, with this certificate."""
+
+    device_id: str
+    fingerprint: bytes
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """A session ended; `reason_code` is the protocol's own (MQTT 5 section 3.14.2.1)."""
 
@@ -245,6 +274,9 @@ Keyed = (
     | UpdateOrdered
     | DeviceTagged
     | RetirementOrdered
+    | CertificatePresented
+    | RegistrationApproved
+    | RegistrationRejected
 )
 Broadcast = ClockTicked | CoreVersionActivated | PolicyActivated | DoorServed | FleetPolicyChanged
 DeviceEvent = Keyed | Broadcast

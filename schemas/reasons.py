@@ -98,6 +98,15 @@ class Reason(StrEnum):
     INVITATION_UNKNOWN = "invitation-unknown"
     INVITATION_EXPIRED = "invitation-expired"
     INVITATION_SPENT = "invitation-spent"
+    APPROVED = "approved"
+    PROVISIONED = "provisioned"
+    APPROVAL_AWAITED = "approval-awaited"
+    JUST_IN_TIME_OFF = "just-in-time-off"
+    TOO_MANY_PENDING = "too-many-pending"
+    ANOTHER_PENDING = "another-pending"
+    REJECTED = "rejected"
+    NOT_PENDING = "not-pending"
+    PROVISIONING_ONLY = "provisioning-only"
 
 
 SENTENCES: dict[Reason, str] = {
@@ -193,4 +202,13 @@ SENTENCES: dict[Reason, str] = {
     Reason.INVITATION_UNKNOWN: "No invitation of the device has this token.",
     Reason.INVITATION_EXPIRED: "The invitation is over; an operator may invite the device anew.",
     Reason.INVITATION_SPENT: "The invitation was used with another key.",
+    Reason.APPROVED: "An operator approved the device with this certificate.",
+    Reason.PROVISIONED: "A provisioning CA names the device; it enrols by that certificate.",
+    Reason.APPROVAL_AWAITED: "An operator must approve the device first.",
+    Reason.JUST_IN_TIME_OFF: "Unknown devices are not let in: the policy just_in_time is off.",
+    Reason.TOO_MANY_PENDING: "As many devices wait for approval as one partition holds.",
+    Reason.ANOTHER_PENDING: "Another certificate of the same device id waits for approval.",
+    Reason.REJECTED: "An operator rejected the device with this certificate.",
+    Reason.NOT_PENDING: "Nobody waits for approval with this id and this certificate.",
+    Reason.PROVISIONING_ONLY: "A provisioning certificate is good for enrolment alone.",
 }

@@ -23,6 +23,7 @@ from schemas import (
     fleet_events,
     fleet_queries,
     fleet_states,
+    pending,
     states,
     topics,
 )
@@ -41,6 +42,7 @@ RECORDS: Mapping[str, tuple[type, ...]] = {
     topics.DECISIONS: (decisions.Decision,),
     topics.DEVICE_STATE: (
         states.DeviceRow,
+        pending.PendingRow,
         states.PartitionRow,
         states.FleetPolicyRow,
         states.FleetSumsRow,

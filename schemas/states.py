@@ -21,7 +21,8 @@ class Policy:
     """What the rules of a partition's machine go by; recorded in the log by PolicyActivated.
 
     Spans are milliseconds. The defaults are design.md section 7's. Without `anomaly_detection` no
-    anomaly rule is judged; silence is told all the same.
+    anomaly rule is judged; silence is told all the same. `just_in_time` is one of
+    `schemas.pending.MODES`.
     """
 
     days_before_expiry: int = 30
@@ -37,6 +38,7 @@ class Policy:
     silent_after_ms: int = 900_000
     door_away_ms: int = 30_000
     anomaly_detection: bool = True
+    just_in_time: str = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class HeldCertificate:
     """A certificate of a device. `status`: candidate, active, under-retired or retired.
 
     `closed_offset` is the offset after which nothing was accepted under it, -1 before that;
-    `der` is emptied at retirement.
+    `der` is emptied at retirement. A `provisioning` one was made by somebody else's CA.
     """
 
     fingerprint: bytes
@@ -58,6 +60,7 @@ class HeldCertificate:
     closed_offset: int
     crl_number: int
     der: bytes
+    provisioning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +317,7 @@ class Totals:
     """Sums over the devices of a partition, kept by the difference of each row.
 
     From `requested` on: devices by the state of their rotation; `rotating` is the sum of them.
+    `pending` devices wait for approval; they are not registered.
     """
 
     registered: int = 0
@@ -328,6 +332,7 @@ class Totals:
     proven: int = 0
     failed: int = 0
     abandoned: int = 0
+    pending: int = 0
 
 
 @dataclass(frozen=True, slots=True)

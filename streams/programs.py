@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import fastavro
 
 from schemas import codec, fleet_states
+from schemas.pending import PendingRow
 from schemas.states import DeviceRow
 from schemas.topics import DEVICE_STATE, FLEET_STATE
 from streams.core import device, fleet, machine, wide
@@ -94,8 +95,8 @@ def _due_reader(row: type) -> Callable[[bytes], int]:
     return due_at
 
 
-DEVICES: MachineProgram[DeviceRow] = MachineProgram(
-    "devices", device.MACHINE, machine.fold, (DeviceRow,), DEVICE_STATE, lambda: None
+DEVICES: MachineProgram[Any] = MachineProgram(
+    "devices", device.MACHINE, machine.fold, (DeviceRow, PendingRow), DEVICE_STATE, lambda: None
 )
 """What runs on `device.events`."""
 FLEETS: MachineProgram[Any] = MachineProgram(

@@ -107,6 +107,7 @@ def _of_devices(places: Mapping[tuple[str, int], Place]) -> Iterator[Family]:
     ]
     yield _gauge(metrics.DEVICES_REGISTERED, (((at,), one.registered) for at, one in totals))
     yield _gauge(metrics.DEVICES_CONNECTED, (((at,), one.connected) for at, one in totals))
+    yield _gauge(metrics.DEVICES_PENDING, (((at,), one.pending) for at, one in totals))
     yield _gauge(metrics.ALERTS_OPEN, (((at,), one.alerts_open) for at, one in totals))
     yield _gauge(
         metrics.ROTATIONS,

@@ -40,7 +40,11 @@ class CoapBridge:
 
     def __init__(self, settings: Settings, recorder: Recorder, meter: Meter) -> None:
         self._settings, self._recorder, self._meter = settings, recorder, meter
-        door = Door(settings.device_ca, settings.revocation_list)
+        door = Door(
+            settings.device_ca,
+            settings.revocation_list,
+            provisioning_ca=settings.provisioning_ca,
+        )
         self.sessions = Sessions(door, self._tell, meter.refused)
         self.sessions.sessions_max = settings.sessions_max
         self._confirmed = Confirmed(recorder, settings.record_seconds)
@@ -112,7 +116,7 @@ class CoapBridge:
             return
         if command.expires_at <= _now():
             return
-        for session in self.sessions.of(command.device_id):
+        for session in self.sessions.awaiting(command):
             session.commands[command.command_id] = command
             if len(session.commands) > COMMANDS_MAX:
                 session.commands.popitem(last=False)
@@ -175,7 +179,7 @@ class CoapBridge:
 
     def _answered(self, session: Session, command_id: str) -> None:
         """A device has answered: the command waits in none of its sessions any more."""
-        for one in self.sessions.of(session.device_id):
+        for one in self.sessions.beside(session):
             one.commands.pop(command_id, None)
 
     def _tell(self, device_id: str, said: events.Keyed) -> None:

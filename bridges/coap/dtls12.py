@@ -38,14 +38,15 @@ Told = list[tuple[Kind, bytes]]
 class Context:
     """What all associations share, and the stateless half of the handshake."""
 
-    def __init__(self, certificate: Path, key: Path, device_ca: Path) -> None:
+    def __init__(self, certificate: Path, key: Path, *device_cas: Path) -> None:
         self._secret = os.urandom(32)
         context = self._context = SSL.Context(SSL.DTLS_SERVER_METHOD)
         context.set_min_proto_version(DTLS_1_2)
         context.use_certificate_chain_file(str(certificate))
         context.use_privatekey_file(str(key))
         context.check_privatekey()
-        context.load_verify_locations(str(device_ca))
+        for trusted in device_cas:
+            context.load_verify_locations(str(trusted))
         store = context.get_cert_store()
         assert store is not None
         store.set_flags(X509StoreFlags.PARTIAL_CHAIN | NO_CHECK_TIME)

@@ -46,7 +46,8 @@ class Settings:
     `multicast` are the network interfaces on which discovery is asked by multicast.
 
     `renewal_port` None means no renewal door; it takes certificates up to `grace_days` after their
-    end. `ca_certificates` are handed out by `/est/crts`.
+    end. `ca_certificates` are handed out by `/est/crts`. Whom a CA of `provisioning_ca` names is
+    let in for enrolment.
     """
 
     certificate: Path
@@ -68,6 +69,12 @@ class Settings:
     renewal_port: int | None = None
     grace_days: float = 30.0
     ca_certificates: tuple[Path, ...] = ()
+    provisioning_ca: Path | None = None
+
+    @property
+    def provisioning_cas(self) -> tuple[Path, ...]:
+        """What the transports trust beside the device CA."""
+        return (self.provisioning_ca,) if self.provisioning_ca else ()
 
     @property
     def exponent(self) -> int:
@@ -114,22 +121,29 @@ class Listeners:
     async def _open_renewal(self, visitors: Visitors) -> None:
         settings = self.settings
         self.renewal = await self._listen_tcp(
-            visitors.admit, lambda _: None, settings.renewal_port or 0
+            visitors.admit, lambda _: None, settings.renewal_port or 0, ()
         )
         self.offered["renewal"] = f"EST on port {self.renewal.port}"
 
     async def _open_tcp(self) -> None:
         self.tcp = await self._listen_tcp(
-            self.sessions.admit, self.sessions.heard, self.settings.port
+            self.sessions.admit,
+            self.sessions.heard,
+            self.settings.port,
+            self.settings.provisioning_cas,
         )
         self.offered[TCP] = "TLS 1.3"
 
     async def _listen_tcp(
-        self, welcome: Welcome, heard: Callable[[Session], None], port: int
+        self,
+        welcome: Welcome,
+        heard: Callable[[Session], None],
+        port: int,
+        further: tuple[Path, ...],
     ) -> TcpServer:
         settings, manager = self.settings, TokenManager(self.context)
         context = server_context(
-            settings.certificate, settings.key, settings.device_ca, protocols=("coap",)
+            settings.certificate, settings.key, settings.device_ca, *further, protocols=("coap",)
         )
         server = TcpServer(manager, context, welcome, heard, self.leave, self.count)
         await server.listen(settings.host, port, shared=settings.shared)
@@ -141,7 +155,12 @@ class Listeners:
         settings = self.settings
         make = _make_1_3(settings) if "1.3" in settings.dtls else None
         context = (
-            dtls12.Context(settings.certificate, settings.key, settings.device_ca)
+            dtls12.Context(
+                settings.certificate,
+                settings.key,
+                settings.device_ca,
+                *settings.provisioning_cas,
+            )
             if "1.2" in settings.dtls
             else None
         )

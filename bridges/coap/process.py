@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import socket
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from bridges import run as life
@@ -49,10 +50,13 @@ OPTIONS = {
     "--grace-days": "issuer.graceDays",
     "--ca-certificates": "iot.coap.caCertificates",
     "--shared": "iot.coap.shared",
+    "--provisioning-ca": "iot.security.provisioning.ca",
 }
 
 
-def settings(own: Coap, folder: Path, grace_days: float = 30.0) -> Settings:
+def settings(
+    own: Coap, folder: Path, grace_days: float = 30.0, provisioning_ca: Sequence[str] = ()
+) -> Settings:
     """Return the bridge's settings; PEM text of the configuration is kept in `folder`.
 
     Raises InvalidConfiguration where the identity is missing.
@@ -78,6 +82,9 @@ def settings(own: Coap, folder: Path, grace_days: float = 30.0) -> Settings:
         renewal_port=own.renewal_port or None,
         grace_days=grace_days,
         ca_certificates=(kept(folder / "cas.pem", *(own.ca_certificates or own.tls.ca)),),
+        provisioning_ca=(
+            kept(folder / "provisioning.pem", *provisioning_ca) if provisioning_ca else None
+        ),
     )
 
 
@@ -101,7 +108,8 @@ def interfaces(own: Coap) -> tuple[str, ...]:
 def run(found: Configuration, registry: Registry) -> None:
     """Run one bridge until SIGTERM."""
     with tempfile.TemporaryDirectory() as folder:
-        wanted = settings(found.iot.coap, Path(folder), found.issuer.grace_days)
+        trusted = found.iot.security.provisioning.ca
+        wanted = settings(found.iot.coap, Path(folder), found.issuer.grace_days, trusted)
         _run(found, wanted, registry)
 
 

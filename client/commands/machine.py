@@ -75,9 +75,14 @@ def show_policy(cluster: Kafka = KAFKA, as_json: Json = False) -> None:
         terminal.say(f"{name:20} {getattr(current, name)}")
 
 
-@app.command("set", epilog=examples("policy set days_before_expiry=45 grace_ms=120000"))
+@app.command(
+    "set",
+    epilog=examples(
+        "policy set days_before_expiry=45 grace_ms=120000", "policy set just_in_time=approval"
+    ),
+)
 def set_policy(
-    changes: Annotated[list[str], typer.Argument(metavar="NAME=NUMBER...")],
+    changes: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...")],
     cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
@@ -87,10 +92,12 @@ def set_policy(
     for change in changes:
         name, _, value = change.partition("=")
         field = Policy.__dataclass_fields__.get(name)
-        if field is None or not value.isdigit():
+        kind = type(field.default) if field is not None else None
+        if kind is None or not (kind is str or value.isdigit()):
             known = ", ".join(Policy.__dataclass_fields__)
             raise FleetError(f"{change!r}: expected NAME=NUMBER with one of {known}")
-        values[name] = bool(int(value)) if isinstance(field.default, bool) else int(value)
+        figure: Any = value if kind is str else int(value)
+        values[name] = bool(figure) if kind is bool else figure
     changed = replace(fleet.partition_row(0).policy, **values)
     fleet.activate(changed)
     if as_json:

@@ -12,6 +12,9 @@ DEVICES_REGISTERED = Metric(
 DEVICES_CONNECTED = Metric(
     _WORKER, "gauge", "devices_connected", "devices", "Devices with an open session.", _PARTITION
 )
+DEVICES_PENDING = Metric(
+    _WORKER, "gauge", "devices_pending", "devices", "Devices that wait for approval.", _PARTITION
+)
 ROTATIONS = Metric(
     _WORKER,
     "gauge",

@@ -11,9 +11,9 @@ from schemas import fleet_events as fleets
 from schemas.decisions import DecisionName, Severity
 from schemas.envelope import Cause, is_device_id
 from schemas.reasons import Reason
-from schemas.states import NO_ODDITIES, NOBODYS, DeviceRow, Idle
-from schemas.topics import CERTIFICATE_REQUESTS, DEVICE_COMMANDS, DEVICE_EVENTS, FLEET_EVENTS
-from streams.core import belonging, certificate, presence, renewal
+from schemas.states import NO_ODDITIES, NOBODYS, DeviceRow, HeldCertificate, Idle
+from schemas.topics import DEVICE_COMMANDS, DEVICE_EVENTS, FLEET_EVENTS
+from streams.core import belonging, certificate, presence, renewal, retirement
 from streams.core.turn import Turn
 
 
@@ -32,7 +32,7 @@ def retire(turn: Turn, row: DeviceRow, event: events.RetirementOrdered) -> None:
     )
     for one in row.certificates:
         if one.status in (certificate.ACTIVE, certificate.CANDIDATE):
-            _shut_out(turn, row, one.fingerprint, one.serial, one.not_after_at)
+            _shut_out(turn, row, one)
     if event.replaced_by:
         _hand_over(turn, row, event)
     if row.belongs.fleet_id:
@@ -66,25 +66,13 @@ def _refuse(turn: Turn, row: DeviceRow, reason: Reason, what: str) -> None:
     )
 
 
-def _shut_out(
-    turn: Turn, row: DeviceRow, fingerprint: bytes, serial: str, not_after_at: int
-) -> None:
-    device, key = row.device_id, row.device_id.encode()
+def _shut_out(turn: Turn, row: DeviceRow, one: HeldCertificate) -> None:
     row.command_counter += 1
     refuse = commands.RefuseCertificate(
-        turn.new_id("refuse"), device, row.command_counter, turn.now, fingerprint
+        turn.new_id("refuse"), row.device_id, row.command_counter, turn.now, one.fingerprint
     )
-    turn.send(DEVICE_COMMANDS, key, refuse)
-    revoke = commands.RevokeCertificate(
-        turn.new_id("revoke"),
-        device,
-        fingerprint,
-        serial,
-        not_after_at,
-        turn.now,
-        Reason.DEVICE_RETIRED.value,
-    )
-    turn.send(CERTIFICATE_REQUESTS, key, revoke)
+    turn.send(DEVICE_COMMANDS, row.device_id.encode(), refuse)
+    retirement.revoke(turn, row.device_id, one, Reason.DEVICE_RETIRED)
 
 
 def _hand_over(turn: Turn, row: DeviceRow, event: events.RetirementOrdered) -> None:

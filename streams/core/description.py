@@ -18,6 +18,8 @@ PROTOCOLS = ("mqtt", "coap")
 """What a device may speak."""
 PROTOCOLS_MAX = 8
 TYPE_CHARACTERS_MAX = 64
+UNNAMED_TYPE = "device"
+"""What a device is whose type nobody has told."""
 ATTRIBUTES_MAX = 32
 ATTRIBUTE_CHARACTERS_MAX = 256
 

@@ -1,7 +1,7 @@
 """The device machine: composed of presence, certificate, rotation and anomaly.
 
-Rules: identity comes from the session's certificate, never from the payload. An event of an
-unregistered device changes nothing. An event under a retired or unknown certificate changes no
+Rules: identity comes from the session's certificate, never from the payload. Who is not registered
+is admission's affair. An event under a retired or unknown certificate changes no
 certificate state: it is refused, counted and raises an alert. A repeat changes nothing.
 
 `step` and `due` change a copy of the row in place, and set its deadline last: one copy per event.
@@ -14,25 +14,17 @@ from schemas import events
 from schemas.decisions import DecisionName, Severity
 from schemas.envelope import Evidence
 from schemas.fleet_queries import FleetQueriesRow
+from schemas.pending import PendingRow
 from schemas.reasons import Reason
 from schemas.records import changed, copied
-from schemas.states import (
-    NO_ODDITIES,
-    NOBODYS,
-    DeviceRow,
-    FleetSumsRow,
-    Idle,
-    Past,
-    Totals,
-    Window,
-)
+from schemas.states import NOBODYS, DeviceRow, FleetSumsRow, Idle, Totals
 from schemas.topics import DEVICE_EVENTS
 from streams.core import (
+    admission,
     anomaly,
     belonging,
     certificate,
     departure,
-    description,
     matching,
     presence,
     registry,
@@ -50,20 +42,27 @@ ERROR_EVENT = "error"
 """The event type that counts towards the error rate."""
 
 Said = (
-    events.SessionOpened | events.DeviceReported | events.CommandAnswered | events.SigningRequested
+    events.SessionOpened
+    | events.CertificatePresented
+    | events.DeviceReported
+    | events.CommandAnswered
+    | events.SigningRequested
 )
 """What a device says over its session."""
 
 
-def step(turn: Turn, before: DeviceRow | None, event: events.Keyed) -> DeviceRow | None:
+def step(
+    turn: Turn, before: DeviceRow | PendingRow | None, event: events.Keyed
+) -> DeviceRow | PendingRow | None:
     """Answer one event; return the row as it is then, `before` itself where nothing changed."""
-    if before is None:
-        return _first(turn, event)
+    if before is None or isinstance(before, PendingRow):
+        return _first(turn, before, event)
     if _is_repeat(before, event):
         return before
     row = copied(before)
     if before.retired_at:
         departure.answer(turn, row, event)
+        admission.shut_out(turn, row, event)
         return before if row == before else row
     anomaly.close_window(turn, row)
     _answer(turn, row, event)
@@ -122,6 +121,8 @@ def _due(turn: Turn, before: DeviceRow) -> DeviceRow:
 
 def count(row: Any) -> Totals:
     """Return the row's part of the partition's totals."""
+    if isinstance(row, PendingRow):
+        return admission.count(row)
     if not isinstance(row, DeviceRow):
         return _NO_PART
     if row.retired_at:
@@ -146,67 +147,13 @@ def _part(connected: bool, rotations: int, saga: str, alerts_open: int) -> Total
     return changed(part, rotating=1, **{saga.replace("-", "_"): 1})
 
 
-def _first(turn: Turn, event: events.Keyed) -> DeviceRow | None:
+def _first(turn: Turn, before: PendingRow | None, event: events.Keyed) -> admission.Answer:
     """Answer an event of a device that is not registered."""
-    if isinstance(event, events.FleetAssigned):
-        belonging.refuse_fleet(turn, event, Reason.UNKNOWN_DEVICE)
-    if isinstance(event, events.SigningRefused):
-        return None  # a first certificate: whoever ordered it reads the refusal in the log
-    if not isinstance(event, events.DeviceRegistered):
-        _not_registered(turn, event, Reason.UNKNOWN_DEVICE, "")
-        renewal.turned_away(turn, event, Reason.UNKNOWN_DEVICE)
-        return None
-    spoken = (event.device_type, event.protocols, event.tags, event.attributes)
-    field, wrong = description.objection(*spoken)
-    if wrong:
-        _not_registered(turn, event, Reason.MALFORMED, f"{field}: {wrong}")
-        return None
-    turn.decide(
-        DecisionName.DEVICE_ACCEPTED,
-        Reason.REGISTERED,
-        f"device:{event.device_id}",
-        values={"fingerprint": event.certificate.fingerprint.hex(), "actor": event.actor},
-    )
-    row = DeviceRow(
-        applied_offset=-1,
-        next_due_at=0,
-        last_seen_at=0,
-        session_counter=0,
-        sequence=0,
-        window=Window(),
-        certificates=(certificate.held(event.certificate, certificate.ACTIVE),),
-        device_id=event.device_id,
-        device_type=event.device_type,
-        protocols=event.protocols,
-        registered_at=turn.now,
-        connected=False,
-        session="",
-        boot=0,
-        peer_address="",
-        command_counter=0,
-        rotation=Idle(),
-        journey=(),
-        rotations=0,
-        expiry_told=False,
-        past=Past(),
-        watches=(),
-        oddities=NO_ODDITIES,
-        tags=description.merged((), event.tags),
-        attributes=description.ordered(event.attributes),
-    )
-    _set_due(turn, row)
-    matching.ask(turn, row)
-    return row
-
-
-def _not_registered(turn: Turn, event: events.Keyed, reason: Reason, detail: str) -> None:
-    turn.decide(
-        DecisionName.EVENT_REFUSED,
-        reason,
-        f"device:{event.device_id}",
-        severity=Severity.WARNING,
-        values={"what": type(event).__name__} | ({"detail": detail} if detail else {}),
-    )
+    after = admission.answer(turn, before, event)
+    if isinstance(after, DeviceRow):
+        _set_due(turn, after)
+        matching.ask(turn, after)
+    return after
 
 
 def _is_repeat(row: DeviceRow, event: events.Keyed) -> bool:
@@ -214,7 +161,7 @@ def _is_repeat(row: DeviceRow, event: events.Keyed) -> bool:
     match event:
         case events.DeviceReported() | events.CommandAnswered() | events.SigningRequested():
             repeat = presence.is_repeat(row, event.evidence, event.numbering)
-        case events.SessionOpened():
+        case events.SessionOpened() | events.CertificatePresented():
             repeat = presence.is_repeat(row, event.evidence, None)
         case events.SessionRefused():
             repeat = False
@@ -229,6 +176,7 @@ def _answer(turn: Turn, row: DeviceRow, event: events.Keyed) -> None:
         case (
             events.DeviceReported()
             | events.SessionOpened()
+            | events.CertificatePresented()
             | events.CommandAnswered()
             | events.SigningRequested()
         ):
@@ -250,6 +198,8 @@ def _answer(turn: Turn, row: DeviceRow, event: events.Keyed) -> None:
             certificate.revoked(row, event.fingerprint, event.crl_number)
         case events.DeviceRegistered() | events.DeviceTagged() | events.RetirementOrdered():
             registry.answer(turn, row, event)
+        case events.RegistrationApproved() | events.RegistrationRejected():
+            admission.judged(turn, row, event)
         case _:
             assert_never(event)
 
@@ -260,11 +210,16 @@ def _said(turn: Turn, row: DeviceRow, event: Said) -> None:
     known = certificate.find(row, evidence.certificate_sha256)
     if known is None or known.status == certificate.RETIRED:
         _misused(turn, row, evidence, type(event).__name__)
+        admission.shut_out(turn, row, event)
         renewal.turned_away(turn, event, Reason.FINGERPRINT_UNKNOWN)
         return
     if known.status == certificate.UNDER_RETIRED:
         _under_retired(turn, row, event)
         renewal.turned_away(turn, event, Reason.CERTIFICATE_RETIRED)
+        return
+    if known.provisioning and isinstance(event, events.DeviceReported):
+        rotation.refuse(turn, row, Reason.PROVISIONING_ONLY, type(event).__name__)
+        presence.refused(row, evidence)
         return
     if known.status == certificate.CANDIDATE:
         rotation.prove(turn, row, known)
@@ -274,6 +229,10 @@ def _said(turn: Turn, row: DeviceRow, event: Said) -> None:
         presence.opened(turn, row, evidence)
         rotation.resend(turn, row)
         belonging.resend(turn, row)
+        return
+    if isinstance(event, events.CertificatePresented):
+        presence.opened(turn, row, evidence)
+        admission.presented(turn, row, known, event)
         return
     presence.numbered(turn, row, evidence, event.numbering)
     if isinstance(event, events.DeviceReported):
@@ -326,7 +285,7 @@ def _under_retired(turn: Turn, row: DeviceRow, event: Said) -> None:
     """Record what a replaced certificate's session had sent; it changes no certificate state."""
     rotation.refuse(turn, row, Reason.UNDER_RETIRED, type(event).__name__)
     presence.refused(row, event.evidence)
-    if isinstance(event, events.SessionOpened):
+    if isinstance(event, events.SessionOpened | events.CertificatePresented):
         return
     presence.numbered(turn, row, event.evidence, event.numbering)
     if isinstance(event, events.DeviceReported):
@@ -372,7 +331,7 @@ def _reason(text: str) -> Reason:
         return Reason.UNKNOWN_TYPE
 
 
-MACHINE: Machine[DeviceRow] = Machine(
+MACHINE: Machine[Any] = Machine(
     topic=DEVICE_EVENTS,
     version=CORE_VERSION,
     step=step,

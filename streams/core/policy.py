@@ -6,6 +6,7 @@ instant and a span stay within 64 bits, and every wait is a wait.
 
 from dataclasses import fields
 
+from schemas.pending import MODES
 from schemas.states import Policy
 
 SPAN_MAX_MS = 100 * 365 * 86_400_000
@@ -25,7 +26,11 @@ _SPAN = (1, SPAN_MAX_MS)
 
 def objection(policy: Policy) -> str:
     """Return what is wrong with the policy, empty where nothing is."""
+    if policy.just_in_time not in MODES:
+        return f"just_in_time is {str(policy.just_in_time)[:40]!r}, not {', '.join(MODES)}"
     for one in fields(policy):
+        if one.name == "just_in_time":
+            continue
         least, most = NAMED_LIMITS.get(one.name, _SPAN)
         value = getattr(policy, one.name)
         if not least <= value <= most:

@@ -33,19 +33,7 @@ def retire(turn: Turn, row: DeviceRow, old: HeldCertificate, until: int) -> None
             turn.new_id("refuse"), device, counter, turn.now, old.fingerprint
         ),
     )
-    turn.send(
-        CERTIFICATE_REQUESTS,
-        key,
-        commands.RevokeCertificate(
-            turn.new_id("revoke"),
-            device,
-            old.fingerprint,
-            old.serial,
-            old.not_after_at,
-            turn.now,
-            Reason.CERTIFICATE_RETIRED.value,
-        ),
-    )
+    revoke(turn, device, old, Reason.CERTIFICATE_RETIRED)
     turn.send(
         DEVICE_COMMANDS,
         key,
@@ -60,6 +48,28 @@ def retire(turn: Turn, row: DeviceRow, old: HeldCertificate, until: int) -> None
     )
     row.command_counter = counter + 1
     certificate.put(row, changed(old, status=certificate.UNDER_RETIRED, grace_until_at=until))
+
+
+def revoke(turn: Turn, device_id: str, old: HeldCertificate, reason: Reason) -> None:
+    """Have the issuer revoke a certificate of its own.
+
+    Another CA's serial has no place on our list: it could name a certificate that we have issued.
+    """
+    if old.provisioning:
+        return
+    turn.send(
+        CERTIFICATE_REQUESTS,
+        device_id.encode(),
+        commands.RevokeCertificate(
+            turn.new_id("revoke"),
+            device_id,
+            old.fingerprint,
+            old.serial,
+            old.not_after_at,
+            turn.now,
+            reason.value,
+        ),
+    )
 
 
 def turn_away(turn: Turn, device_id: str, spki: bytes, reason: Reason, detail: str = "") -> None:

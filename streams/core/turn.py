@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from schemas.decisions import DeadLetter, Decision, DecisionName, Severity
 from schemas.envelope import Position
 from schemas.reasons import Reason
-from schemas.states import DoorShare, PartitionRow, Policy
+from schemas.states import DoorShare, PartitionRow, Policy, Totals
 from schemas.topics import DEAD_LETTERS, DECISIONS
 
 OUTPUTS_MAX = 1_000
@@ -90,6 +90,11 @@ class Turn:
         self.outputs: list[Output] = []
         self._row = row
         self._ids = 0
+
+    @property
+    def totals(self) -> Totals:
+        """The partition's totals before this record."""
+        return self._row.totals
 
     @property
     def position(self) -> Position:

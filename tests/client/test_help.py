@@ -9,7 +9,8 @@ from client.cli import app
 COMMANDS = (
     "up", "down", "status", "doctor", "pki init", "pki sign", "device register", "device list",
     "device show", "device rotate", "device import", "device tag", "device retire",
-    "device replace", "device invite", "alerts", "events tail", "events export", "replay",
+    "device replace", "device invite", "device pending", "device approve", "device reject",
+    "alerts", "events tail", "events export", "replay",
     "policy show", "policy set", "fleet create", "fleet list", "fleet show", "fleet add",
     "fleet remove", "fleet move", "fleet config", "fleet query", "fleet history", "fleet rollback",
     "fleet forecast", "campaign create", "campaign plan", "campaign list", "campaign show",

@@ -11,7 +11,10 @@ CHANGED = Configuration.model_validate(
         "iot": {
             "mqtt": {"port": 8885, "tls": {"cert": "c", "key": "-----BEGIN K", "ca": ["a"]}},
             "fleet": {"maxDevices": 7, "updateBatchSize": 8, "healthCheckInterval": 9},
-            "security": {"tls": {"certRotation": 10}},
+            "security": {
+                "tls": {"certRotation": 10},
+                "provisioning": {"ca": ["maker.pem"], "justInTime": "approval"},
+            },
             "monitoring": {"metricsInterval": 11, "anomalyDetection": False},
         }
     }
@@ -23,6 +26,7 @@ def test_the_configuration_becomes_policy_and_defaults() -> None:
     policy = policy_of(CHANGED, Policy(attempts_max=9))
     assert (policy.days_before_expiry, policy.silent_after_ms) == (10, 27_000)
     assert (policy.anomaly_detection, policy.attempts_max) == (False, 9)
+    assert policy.just_in_time == "approval"
     inherited = fleet_config.resolved(defaults_of(CHANGED))
     assert (inherited.max_devices, inherited.update_policy.batch_size) == (7, 8)
     assert inherited.cert_rotation.days_before_expiry == 10
@@ -44,7 +48,8 @@ def test_a_change_says_whether_it_is_live_and_what_must_start_anew() -> None:
     waits = "waits for a restart of mosquitto, the MQTT bridges"
     assert f"iot.mqtt.port: 8883 -> 8885: {waits}" in found.waiting
     assert any(one.startswith("iot.mqtt.tls.key: nothing -> (not shown)") for one in found.waiting)
-    assert len(found.live) == 6
+    assert "iot.security.provisioning.justInTime: off -> approval" in found.live
+    assert len(found.live) == 7
 
 
 def test_what_waits_for_a_restart_is_told_until_then() -> None:
@@ -52,4 +57,4 @@ def test_what_waits_for_a_restart_is_told_until_then() -> None:
     held = with_live(Configuration(), CHANGED)
     after = changes(held, CHANGED)
     assert after.live == ()
-    assert len(after.waiting) == 4
+    assert len(after.waiting) == 5

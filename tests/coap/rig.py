@@ -149,10 +149,22 @@ class Authorities:
 
     def stranger(self, device_id: str) -> Identity:
         """Issue a certificate of the same name by somebody else's device CA."""
-        other = self.directory / "other"
-        if not other.exists():
-            authority.create(other, now=NOW)
-        return self._issue(authority.load(other), device_id, -HOUR, 2 * HOUR, None)
+        return self._issue(self._other("other"), device_id, -HOUR, 2 * HOUR, None)
+
+    def newcomer(self, device_id: str) -> Identity:
+        """Issue a certificate of the same name by the provisioning CA."""
+        return self._issue(self._other("maker"), device_id, -HOUR, 2 * HOUR, None)
+
+    @property
+    def provisioning_ca(self) -> Path:
+        """The provisioning CA's certificate."""
+        return self._other("maker").directory / "device-ca" / "ca.pem"
+
+    def _other(self, name: str) -> authority.Authority:
+        folder = self.directory / name
+        if not folder.exists():
+            authority.create(folder, now=NOW - datetime.timedelta(days=1))
+        return authority.load(folder)
 
     def certify(self, device_id: str, key: CertificatePublicKeyTypes) -> bytes:
         """Issue a certificate on a device's own key; return it in DER."""

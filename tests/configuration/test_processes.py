@@ -1,5 +1,6 @@
 """One model: what each process goes by without any configuration is the model's default."""
 
+import datetime
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from configuration.iot import Coap, Est
 from configuration.load import load
 from configuration.model import Configuration
 from configuration.source import InvalidConfiguration
-from pki import issuer, ledger
+from pki import authority, issuer, ledger
 from schemas.states import Policy
 from schemas.topics import BY_NAME, DEAD_LETTERS
 from streams.app import Settings
@@ -66,6 +67,8 @@ def test_the_bridges_start_by_the_model() -> None:
     said = {"tls": tls, "plainPort": 0, "renewalPort": 0}
     made = coap.settings(Coap.model_validate(said), path)
     assert made == CoapSettings(path, path, path, ca_certificates=(path,))
+    trusting = coap.settings(Coap.model_validate(said), path, provisioning_ca=["/maker.pem"])
+    assert trusting.provisioning_ca == Path("/maker.pem")
     door = est.settings(Est.model_validate({"tls": tls}), path)
     assert door == EstSettings(path, path, path, (path,))
 
@@ -166,3 +169,22 @@ def test_the_example_file_is_the_defaults(tmp_path: Path) -> None:
         plain = value.removeprefix(here) if isinstance(value, str) else value
         assert plain == key.default, key.name
         assert key.default is None or loaded.origin(key) != "default", key.name
+
+
+def test_the_issuer_trusts_the_provisioning_cas_that_are_named(tmp_path: Path) -> None:
+    """None by default; a file, or the text itself; what is neither is told with its key."""
+    made = authority.create(tmp_path / "maker", now=datetime.datetime.now(datetime.UTC))
+    file = tmp_path / "maker" / "device-ca" / "ca.pem"
+    for said in (str(file), file.read_text()):
+        own = {"iot": {"security": {"provisioning": {"ca": [said]}}}}
+        policy = pki_program._settings(Configuration.model_validate(own)).policy
+        assert policy.provisioning_anchors == (made.device.certificate,)
+    own = {"iot": {"security": {"provisioning": {"ca": [str(tmp_path / "gone.pem")]}}}}
+    with pytest.raises(InvalidConfiguration, match=r"iot\.security\.provisioning\.ca"):
+        pki_program._settings(Configuration.model_validate(own))
+
+
+def test_a_bare_off_is_the_word() -> None:
+    """YAML 1.1 reads it as false."""
+    own = {"iot": {"security": {"provisioning": {"justInTime": False}}}}
+    assert Configuration.model_validate(own).iot.security.provisioning.just_in_time == "off"

@@ -78,9 +78,11 @@ THEIRS = frozenset(
         "MAX_AGE_SECONDS",
         "NO_CHECK_TIME",
         "TIME_ERROR",
+        "just_in_time",
     }
 )
-"""Names that others gave: the user's maxDevices and timeWindow, CoAP's Max-Age, C's constants."""
+"""Names that others gave: the user's maxDevices and timeWindow, CoAP's Max-Age, C's constants, and
+just-in-time registration, as everybody calls it."""
 UNITS = frozenset({"ms", "seconds", "minute", "minutes", "hours", "days", "bytes", "mib", "bits"})
 VAGUE = frozenset(
     {

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from pki import authority
+from pki.authority import Authority
 from tests.helpers.kafka import engine_answers, kafka_broker
 from tests.helpers.stack import RunningStack, running_stack
 
@@ -21,10 +24,22 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """One whole local stack for the whole session, started by the command line."""
+def maker(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Somebody else's authority: its device CA is the stack's provisioning CA."""
+    folder = tmp_path_factory.mktemp("maker") / "pki"
+    return authority.create(folder, now=datetime.now(UTC))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, maker: Authority) -> Iterator[RunningStack]:
+    """One whole local stack for the whole session, started by the command line.
+
+    Its configuration names a provisioning CA, and lets nobody in by it.
+    """
     directory: Path = tmp_path_factory.mktemp("stack")
-    with running_stack(directory) as running:
+    config, trusted = directory / "given.yaml", maker.directory / "device-ca" / "ca.pem"
+    config.write_text(f"iot: {{security: {{provisioning: {{ca: [{trusted}]}}}}}}\n")
+    with running_stack(directory, config=config) as running:
         yield running
 
 

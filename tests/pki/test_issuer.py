@@ -147,3 +147,34 @@ def test_an_expired_certificate_asks_within_its_grace(
 def test_instants_far_from_the_broker_s_are_refused(world: World, changes: dict[str, int]) -> None:
     """Neither the machine nor whoever forges its records chooses the time."""
     assert _reason(world, world.asking(**changes)) is Reason.CLOCK_OFF
+
+
+def _newcomer(world: World, maker: Authority, device_id: str = "pump-17") -> SignCertificate:
+    """Return a request under a certificate of a maker's CA."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    der = profile.issue_device(maker, device_id, key.public_key(), "made", NOW, LIFETIME)
+    return world.signed_by(current_key=key, current=der)
+
+
+def test_a_maker_s_certificate_gets_a_device_its_first_one(
+    world: World, new_authority: Callable[..., Authority]
+) -> None:
+    """Where its CA is a provisioning anchor: for the device that it names, for a new key."""
+    maker = new_authority("maker")
+    trusting = Policy(provisioning_anchors=(maker.device.certificate,))
+    request = _newcomer(world, maker)
+    der = issuer.judge(request, world.authority.device, trusting, frozenset(), AT)
+    assert isinstance(der, bytes)
+    assert path.validate_device(der, world.authority.device.anchors, NOW).device_id == "pump-17"
+    assert _reason(world, request) is Reason.FINGERPRINT_UNKNOWN
+    other = issuer.judge(
+        _newcomer(world, maker, "pump-18"), world.authority.device, trusting, frozenset(), AT
+    )
+    assert isinstance(other, Refusal)
+    assert other.reason is Reason.WRONG_SUBJECT
+    stranger = issuer.judge(
+        _newcomer(world, new_authority("stranger")),
+        world.authority.device, trusting, frozenset(), AT,
+    )  # fmt: skip
+    assert isinstance(stranger, Refusal)
+    assert stranger.reason is Reason.FINGERPRINT_UNKNOWN

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from schemas import codec, events
 from schemas.envelope import BROADCAST_KEY, Cause, Evidence, Numbering, Position
+from schemas.pending import MODES
 from schemas.states import DeviceRow, FleetSumsRow, PartitionRow, Policy, Totals
 from streams.core import certificate, device
 from streams.core.deadlines import Deadlines
@@ -63,6 +64,19 @@ keyed = st.one_of(
     st.builds(events.SessionOpened, names, evidences),
     st.builds(events.SessionClosed, names, evidences, small),
     st.builds(
+        lambda device_id, number, evidence, shown: events.CertificatePresented(
+            device_id, replace(evidence, certificate_sha256=fingerprint(number)), facts(shown)
+        ),
+        names, st.integers(1, 3), evidences, st.integers(1, 3),
+    ),
+    st.builds(
+        events.RegistrationApproved, names, st.integers(1, 3).map(fingerprint),
+        st.sampled_from(["pump", "no type"]), tags, st.just("tests"),
+    ),
+    st.builds(
+        events.RegistrationRejected, names, st.integers(1, 3).map(fingerprint), st.just("tests")
+    ),
+    st.builds(
         events.SessionRefused, names, evidences, st.sampled_from(["certificate-retired", "?"]),
         st.just(""),
     ),
@@ -114,7 +128,13 @@ policies = st.builds(
     st.sampled_from([10, 30, 120]), st.sampled_from([5_000, 300_000]),
     st.sampled_from([10_000, 60_000]), st.just(0.05), st.just(1_000), causes,
 )  # fmt: skip
-histories = st.lists(st.one_of(keyed, keyed, ticks, doors, policies), max_size=60)
+modes = st.builds(
+    lambda number, mode: events.PolicyActivated(
+        number, replace(POLICY, just_in_time=mode), "tests"
+    ),
+    st.integers(1, 5), st.sampled_from(MODES),
+)  # fmt: skip
+histories = st.lists(st.one_of(keyed, keyed, ticks, doors, policies, modes), max_size=60)
 
 
 def entries(history: Sequence[Any]) -> list[Entry]:

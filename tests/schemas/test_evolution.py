@@ -141,7 +141,7 @@ def test_bytes_of_an_older_schema_become_todays_record(tmp_path: Path) -> None:
     policy["fields"].insert(0, {"name": "gone", "type": "string", "default": ""})
     avro = catalogue(tmp_path, PolicyActivated, "device", older, [1900, 1901])
     spans = {name: 7 for name in Policy.__dataclass_fields__ if name != "silent_after_ms"}
-    values = spans | {"anomaly_detection": False}
+    values = spans | {"anomaly_detection": False, "just_in_time": "approval"}
     data = written(older, 1900, {"number": 1, "policy": values | {"gone": "x"}, "actor": "me"})
     expected = PolicyActivated(1, Policy(**values), "me")
     assert codec.decode(data, avro) == expected

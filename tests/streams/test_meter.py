@@ -51,9 +51,10 @@ def test_a_partition_is_shown_while_it_is_open() -> None:
     registry = Registry()
     meter = PrometheusMeter(registry).of("devices", lambda _: 12)
     meter.opened(0, standing(registered=3, connected=1, rotating=1, issued=1), 0.5)
-    meter.opened(1, standing(registered=4), 0.5)
+    meter.opened(1, standing(registered=4, pending=2), 0.5)
     now = shown(registry)
     assert now.by("devices_registered", "partition") == {"0": 3.0, "1": 4.0}
+    assert now.by("devices_pending", "partition") == {"0": 0.0, "1": 2.0}
     assert now.total("stream_rotations", state="issued") == 1
     assert now.total("stream_lag_records", partition="0") == 2
     assert now.total("stream_deadlines_late_seconds", partition="0") == 1.5

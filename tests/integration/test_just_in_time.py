@@ -1,0 +1,176 @@
+"""Just-in-time registration on the whole stack: from a maker's certificate to one of ours."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from client.errors import FleetError
+from client.local import supervisor
+from device.agent import Agent
+from device.coap.link import COAPS_TCP
+from device.observer import Observer
+from device.settings import Settings
+from device.store import Identity, Store
+from pki import authority, path
+from pki.authority import Authority
+from pki.profile import issue_device
+from schemas.events import CertificateRevoked, DeviceReported, SessionOpened
+from schemas.pending import PendingRow
+from schemas.topics import DEVICE_EVENTS
+from tests.helpers.stack import RunningStack
+from tests.helpers.wait import until, until_async
+
+QUICK = Settings(backoff_seconds=0.1, backoff_max_seconds=1.0, resend_seconds=5.0, refusals_max=2)
+WITHIN = 40.0
+
+
+class Refusals(Observer):
+    """Remembers why sessions ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+
+    def on_disconnected(self, why: str) -> None:
+        """Note it."""
+        self.ends.append(why)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def approval(stack: RunningStack) -> Iterator[None]:
+    """Let unknown devices wait for approval, by a change of the file; old certificates go soon."""
+    file = stack.layout.data_dir / "given.yaml"
+    usual = file.read_text()
+    _reload(stack, file, usual.replace("ca:", "justInTime: approval, ca:"), "approval")
+    with stack.under(replace(stack.fleet.partition_row(0).policy, grace_ms=1_000)):
+        yield
+    _reload(stack, file, usual, "off")
+
+
+def _reload(stack: RunningStack, file: Path, text: str, mode: str) -> None:
+    file.write_text(text)
+    os.kill(int(str(supervisor.status(stack.layout)["pid"])), signal.SIGHUP)
+    parts = range(stack.layout.partitions)
+    until(
+        lambda: {stack.fleet.partition_row(one).policy.just_in_time for one in parts} == {mode},
+        within=WITHIN,
+        describe=f"just_in_time is {mode}",
+    )
+
+
+def made_by(maker: Authority, device_id: str, folder: Path) -> Identity:
+    """Give a device the certificate that its maker gives all of its devices."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    began = datetime.now(UTC) - timedelta(hours=1)
+    der = issue_device(maker, device_id, key.public_key(), "made", began, timedelta(days=89))
+    store = Store(folder)
+    identity = store.add(key, x509.load_der_x509_certificate(der))
+    store.settle(identity.fingerprint)
+    return identity
+
+
+def agent(stack: RunningStack, device_id: str, folder: Path, ledger: Observer) -> Agent:
+    """Return an agent that speaks CoAP over TLS with the stack's bridge."""
+    ca_file = stack.layout.pki_dir / "service-ca" / "ca.pem"
+    port = stack.layout.coap_port
+    return Agent(
+        device_id, folder, "localhost", port, ca_file,
+        settings=QUICK, observer=ledger, scheme=COAPS_TCP,
+    )  # fmt: skip
+
+
+def waiting(stack: RunningStack, device_id: str) -> list[PendingRow]:
+    """Return the device's row, where it is none of a device yet."""
+    return [one for one in stack.fleet.pending() if one.device_id == device_id]
+
+
+def kinds(stack: RunningStack, device_id: str, kind: type) -> list[str]:
+    """Return under which certificates the history tells this of a device."""
+    key = device_id.encode()
+    records = [one.record for one in stack.fleet.read(DEVICE_EVENTS) if one.key == key]
+    return [one.evidence.certificate_sha256.hex() for one in records if isinstance(one, kind)]
+
+
+async def test_an_unknown_device_waits_is_approved_and_gets_a_certificate_of_ours(
+    stack: RunningStack, maker: Authority, tmp_path: Path
+) -> None:
+    """Approval of another certificate does nothing; of this one, all the rest goes by itself."""
+    device_id, folder, ledger = "newcomer-1", tmp_path / "newcomer", Refusals()
+    first = made_by(maker, device_id, folder)
+    one = agent(stack, device_id, folder, ledger)
+    async with one.running():
+        await until_async(
+            lambda: waiting(stack, device_id), within=WITHIN, describe="it waits for approval"
+        )
+        (row,) = [row for row in stack.json("device", "pending") if row["device_id"] == device_id]
+        assert row["certificate"]["fingerprint"] == first.fingerprint
+        assert device_id not in stack.fleet.ids()
+        assert stack.fleet.find(device_id) is None
+        with pytest.raises(FleetError, match="not approved"):
+            stack.fleet.device(device_id)
+        refused = stack.command("device", "approve", device_id, "00" * 32)
+        assert (refused.returncode, "another certificate" in refused.stderr) == (1, True)
+        assert len(waiting(stack, device_id)) == 1
+        done = stack.command(
+            "device", "approve", device_id, first.fingerprint[:16], "--type", "lamp",
+            "--tag", "site=berlin",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        await until_async(
+            lambda: one.store.current().fingerprint != first.fingerprint,
+            within=WITHIN,
+            describe=lambda: f"it has its own: {stack.fleet.device(device_id).rotation}",
+        )
+        second = one.store.current()
+        await one.report("temperature", {"celsius": 21.5})
+        await until_async(
+            lambda: second.fingerprint in kinds(stack, device_id, DeviceReported),
+            within=WITHIN,
+            describe="it is heard under its own",
+        )
+        await until_async(
+            lambda: one.store.find(first.fingerprint) is None,
+            within=WITHIN,
+            describe="it has dropped the maker's",
+        )
+    der = second.certificate().public_bytes(authority.serialization.Encoding.DER)
+    anchors = stack.authorities.device.anchors
+    assert path.validate_device(der, anchors, datetime.now(UTC)).device_id == device_id
+    found = stack.fleet.device(device_id)
+    assert (found.device_type, found.protocols, found.tags) == ("lamp", ("coap",), ("site=berlin",))
+    assert set(kinds(stack, device_id, DeviceReported)) == {second.fingerprint}
+    assert set(kinds(stack, device_id, SessionOpened)) == {second.fingerprint}
+    key = device_id.encode()
+    history = [one.record for one in stack.fleet.read(DEVICE_EVENTS) if one.key == key]
+    assert not [one for one in history if isinstance(one, CertificateRevoked)]
+    assert waiting(stack, device_id) == []
+
+
+async def test_who_is_rejected_or_of_an_unknown_ca_stays_outside(
+    stack: RunningStack, maker: Authority, tmp_path: Path
+) -> None:
+    """A rejected one is no device; a stranger does not even pass the handshake."""
+    device_id, ledger = "newcomer-2", Refusals()
+    held = made_by(maker, device_id, tmp_path / "rejected")
+    async with agent(stack, device_id, tmp_path / "rejected", ledger).running():
+        await until_async(
+            lambda: waiting(stack, device_id), within=WITHIN, describe="it waits for approval"
+        )
+        assert stack.json("device", "reject", device_id, held.fingerprint) == [
+            {"device_id": device_id, "approved": False}
+        ]
+    (row,) = waiting(stack, device_id)
+    assert row.rejected_at > 0
+    assert stack.fleet.find(device_id) is None
+    stranger = authority.create(tmp_path / "stranger", now=datetime.now(UTC))
+    made_by(stranger, "newcomer-3", tmp_path / "outside")
+    async with agent(stack, "newcomer-3", tmp_path / "outside", ledger := Refusals()).running():
+        await until_async(lambda: ledger.ends, within=WITHIN, describe="it is turned away")
+    assert ledger.ends[0].startswith("refused")
+    assert waiting(stack, "newcomer-3") == []
