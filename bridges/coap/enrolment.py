@@ -3,7 +3,7 @@
     GET  crts   281: who signs devices, and who signed us
     GET  att    285: what a request should be made with
     POST sren   286 → 281 or 287: the next certificate; 5.03 with Max-Age while it is made
-    POST sen    4.03: a first certificate comes by registration
+    POST sen    286 → 281 or 287: the first certificate of ours, by a provisioning one
     POST skg, skc   5.01: keys never leave their owner
 
 Rules of this file: who asks is the session's certificate. An answer may be longer than a block and
@@ -41,6 +41,7 @@ OPERATIONS = {
 }
 LINKS = (
     Link("/est/crts", "ace.est.crts", (CERTS_ONLY,)),
+    Link("/est/sen", "ace.est.sen", (CERTS_ONLY, CERTIFICATE)),
     Link("/est/sren", "ace.est.sren", (CERTS_ONLY, CERTIFICATE)),
     Link("/est/att", "ace.est.att", (ATTRIBUTES,)),
 )
@@ -75,9 +76,9 @@ class Enrolment:
             return self._document(request, CERTS_ONLY, self._ca_certificates)
         if name == "att":
             return self._document(request, ATTRIBUTES, forms.ATTRIBUTES)
-        if name == "sen":
-            raise blocks.refusal(codes.FORBIDDEN, "a first certificate comes by registration")
-        if name != "sren":
+        if name == "sen" and not session.provisioning:
+            raise blocks.refusal(codes.FORBIDDEN, "you have a certificate of ours: sren")
+        if name not in ("sen", "sren"):
             raise blocks.refusal(codes.NOT_IMPLEMENTED, "keys never leave their owner: sren")
         return await self._renew(request, session, name, assembler)
 

@@ -47,8 +47,7 @@ AWAY_SECONDS, CALM_SECONDS = 5, 1
 """How long a client waits before it tries again: Kafka is away, or it asks too much."""
 CODES = {Reason.OVERSIZE: codes.REQUEST_ENTITY_TOO_LARGE, Reason.UNKNOWN_TYPE: codes.NOT_FOUND}
 NOTIFIED = Reliable()
-RENEWING = frozenset({"sen", "sren"})
-ENROL = "this certificate enrols alone: observe /commands, and answer what is asked there"
+ENROL = "this certificate enrols alone: observe /commands and answer, or POST /est/sen"
 """What a newcomer is told: it has no certificate of ours yet."""
 OPEN_PER_SECOND, OPEN_BURST = 20.0, 40.0
 """Answers to those without a session, all together: as a mirror for floods we are of no use."""
@@ -119,7 +118,7 @@ class Tree:
             raise blocks.refusal(codes.UNAUTHORIZED, "a client certificate over coaps or coaps+tcp")
         self._admit(request, session)
         wanted = enrolment.operation(path)
-        if session.provisioning and (path[:1] == (EVENTS,) or wanted in RENEWING):
+        if session.provisioning and (path[:1] == (EVENTS,) or wanted == "sren"):
             self._count(Reason.PROVISIONING_ONLY.value)
             raise blocks.refusal(codes.FORBIDDEN, ENROL)
         if wanted is not None and self._est is not None:

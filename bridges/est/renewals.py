@@ -48,6 +48,7 @@ LATER = {
     Reason.RENEWAL_IN_WORK: 60,
     Reason.ISSUER_AWAY: 60,
     Reason.MESSAGE_RATE: 60,
+    Reason.APPROVAL_AWAITED: 60,
     Reason.RENEWED_OFTEN: 3_600,
 }
 """The request may be good later: after so many seconds."""

@@ -53,7 +53,9 @@ def answer(turn: Turn, before: PendingRow | None, event: events.Keyed) -> Answer
             return before  # a first certificate: whoever ordered it reads the refusal in the log
         case events.FleetAssigned():
             belonging.refuse_fleet(turn, event, Reason.UNKNOWN_DEVICE)
-    reason = Reason.UNKNOWN_DEVICE if before is None else Reason.APPROVAL_AWAITED
+    reason = Reason.UNKNOWN_DEVICE
+    if before is not None:
+        reason = Reason.REJECTED if before.rejected_at else Reason.APPROVAL_AWAITED
     _refuse(turn, event, reason)
     renewal.turned_away(turn, event, reason)
     return before

@@ -153,6 +153,7 @@ async def test_discovery_names_the_resources(at: At) -> None:
     answer = await one.ask(codes.GET, ".well-known/core", uri_query=("rt=ace.est*",))
     assert answer.payload.decode().split(",") == [
         '</est/crts>;rt="ace.est.crts";ct=281',
+        '</est/sen>;rt="ace.est.sen";ct="281 287"',
         '</est/sren>;rt="ace.est.sren";ct="281 287"',
         '</est/att>;rt="ace.est.att";ct=285',
     ]

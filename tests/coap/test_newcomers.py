@@ -5,6 +5,7 @@ import contextlib
 import pytest
 from aiocoap import GET, POST, Message
 from aiocoap.numbers import codes
+from cryptography import x509
 
 from bridges.coap.sessions import PER_DEVICE_MAX
 from pki.facts import facts
@@ -21,11 +22,14 @@ from schemas.events import (
     DeviceReported,
     SessionClosed,
     SessionOpened,
+    SigningRequested,
 )
 from schemas.reasons import Reason
 from tests.coap.client import client
 from tests.coap.rig import Authorities, Identity, Running, running
+from tests.coap.test_enrolment import CERTIFICATE, PKCS10, csr
 from tests.coap.test_tcp import JSON, SETTINGS, Peer, event, peer
+from tests.est.rig import Machine
 from tests.helpers.wait import until_async
 
 LATE = 2**60
@@ -87,11 +91,11 @@ async def test_a_newcomer_is_told_to_the_history_and_heard_of_nothing(
         assert shown.evidence.certificate_sha256 == me.fingerprint
         said = await asked(one, event(b"1"))
         assert (said.code, b"enrols" in said.payload) == (codes.FORBIDDEN, True)
-        for path in (("est", "sren"), ("est", "sen"), (".well-known", "est", "sren")):
+        for path in (("est", "sren"), (".well-known", "est", "sren")):
             request = Message(code=POST, _token=b"2")
             request.opt.uri_path = path
             assert (await asked(one, request)).code == codes.FORBIDDEN
-        assert bridge.count.refusals[Reason.PROVISIONING_ONLY.value] == 4
+        assert bridge.count.refusals[Reason.PROVISIONING_ONLY.value] == 3
         assert (await asked(one, commands(b"3"))).code == codes.CONTENT
         assert (await asked(one, reply(b"4", ROTATE))).code == codes.CHANGED
     await until_async(lambda: bridge.kafka.of(SessionClosed), describe="its end is told")
@@ -181,3 +185,33 @@ async def test_a_newcomer_comes_over_dtls_as_well(authorities: Authorities, vers
         said = await one.ask(POST, "events/heat", b"{}", content_format=JSON)
         assert said.code == codes.FORBIDDEN
         assert [one.device_id for one in bridge.kafka.of(CertificatePresented)] == ["pump-1"]
+
+
+async def test_a_newcomer_enrols_by_est(authorities: Authorities) -> None:
+    """4.03 by its reason, 5.03 while an operator thinks, and then its first certificate of ours."""
+    me, machine = authorities.newcomer("pump-1"), Machine(authorities)
+    trusted, older = authorities.provisioning_ca, frozenset({"1.2"})
+    body = csr()
+    async with (
+        running(authorities, machine, provisioning_ca=trusted, dtls=older) as bridge,
+        client(bridge, "1.2", me) as one,
+    ):
+        for reason, code, after in (
+            (Reason.APPROVAL_AWAITED, codes.SERVICE_UNAVAILABLE, 60),
+            (Reason.REJECTED, codes.FORBIDDEN, None),
+        ):
+            machine.refusing = reason
+            said = await one.ask(POST, "est/sen", body, content_format=PKCS10)
+            assert (said.code, said.opt.max_age) == (code, after)
+            assert said.payload.startswith(reason.value.encode())
+        machine.refusing = None
+        said = await one.ask(
+            POST, "est/sen", body, content_format=PKCS10, accept=CERTIFICATE, block2=(0, False, 6)
+        )
+        assert said.code == codes.CHANGED
+        made = x509.load_der_x509_certificate(said.payload)
+        assert made.public_key() == x509.load_der_x509_csr(body).public_key()
+        (shown,) = machine.of(CertificatePresented)
+        asked_for = machine.of(SigningRequested)[-1]
+        assert asked_for.evidence.session == shown.evidence.session
+        assert (asked_for.command_id, asked_for.request_signature_valid) == ("", True)

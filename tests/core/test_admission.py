@@ -344,3 +344,27 @@ def test_a_pending_row_survives_its_encoding() -> None:
     """The row stands in the topic as it is."""
     log = waiting()
     assert codec.decode(codec.encode(pending(log))) == pending(log)
+
+
+def test_a_newcomer_may_ask_by_est() -> None:
+    """The door is told why it has to wait; once it is approved, the same request is answered."""
+    log = waiting()
+    log.renewed(1)
+    told = log.last(commands.RefuseRenewal)
+    assert (told.reason, told.spki_sha256) == (Reason.APPROVAL_AWAITED.value, fingerprint(102))
+    assert pending(log)
+    approved(log)
+    log.renewed(1)
+    assert log.state() == "CsrReceived"
+    log.issued(2)
+    log.opened(2)
+    assert log.state() == "Proven"
+    assert certificate.active(log.row).fingerprint == fingerprint(2)
+
+
+def test_a_rejected_newcomer_is_told_so_by_est() -> None:
+    """It need not come again."""
+    log = waiting()
+    rejected(log)
+    log.renewed(1)
+    assert log.last(commands.RefuseRenewal).reason == Reason.REJECTED.value

@@ -26,6 +26,7 @@ from schemas.pending import PendingRow
 from schemas.topics import DEVICE_EVENTS
 from tests.helpers.stack import RunningStack
 from tests.helpers.wait import until, until_async
+from tests.integration.test_est import coap, csr, proves
 
 QUICK = Settings(backoff_seconds=0.1, backoff_max_seconds=1.0, resend_seconds=5.0, refusals_max=2)
 WITHIN = 40.0
@@ -174,3 +175,23 @@ async def test_who_is_rejected_or_of_an_unknown_ca_stays_outside(
         await until_async(lambda: ledger.ends, within=WITHIN, describe="it is turned away")
     assert ledger.ends[0].startswith("refused")
     assert waiting(stack, "newcomer-3") == []
+
+
+def test_a_standard_client_enrols_by_est(
+    stack: RunningStack, maker: Authority, tmp_path: Path
+) -> None:
+    """RFC 9148 `sen` with libcoap: told to wait, approved, and the same request again."""
+    device_id, layout = "newcomer-4", stack.layout
+    held = made_by(maker, device_id, tmp_path / "store")
+    request, made = csr(device_id, tmp_path), tmp_path / "next.der"
+    body = ("-m", "post", "-t", "286", "-A", "287", "-f", str(request), "-o", str(made))
+    cert, key = held.certificate_file, held.key_file
+    said = coap(stack, layout.coap_port, cert, key, "est/sen", *body)
+    assert (made.exists(), "approval-awaited" in said) == (False, True), said
+    stack.fleet.approve(device_id, held.fingerprint, "lamp")
+    said = coap(stack, layout.coap_port, cert, key, "est/sen", *body)
+    assert made.exists(), said
+    proves(stack, device_id, x509.load_der_x509_certificate(made.read_bytes()), tmp_path)
+    (known,) = [one for one in stack.fleet.device(device_id).certificates if one.provisioning]
+    assert known.fingerprint.hex() == held.fingerprint
+    assert known.status != "active"

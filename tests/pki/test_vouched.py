@@ -2,7 +2,8 @@
 
 import datetime
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki import authority, issuer, path, requests
+from pki import authority, issuer, path, profile, requests
 from pki.issuer import Policy, Refusal
 from schemas.commands import SignCertificate
 from schemas.reasons import Reason
@@ -135,3 +136,22 @@ def test_a_door_s_form_is_no_device_s_answer(world: World) -> None:
     assert requests.is_vouched(vouched)
     assert not requests.is_vouched(world.request.signed_request)
     assert not requests.is_vouched(b"garbage")
+
+
+def test_a_door_may_vouch_for_a_maker_s_certificate(
+    world: World, new_authority: Callable[..., authority.Authority]
+) -> None:
+    """Where its CA is a provisioning anchor; the door's word alone is not enough."""
+    maker, key = new_authority("maker"), ec.generate_private_key(ec.SECP256R1())
+    made = profile.issue_device(maker, world.device_id, key.public_key(), "made", NOW, 90 * DAY)
+    request = replace(
+        door(world.authority).vouches(world, current_certificate=made), current_certificate=made
+    )
+    assert reason(world, request) is Reason.FINGERPRINT_UNKNOWN
+    trusting = Policy(
+        door_anchors=(world.authority.service.certificate,),
+        provisioning_anchors=(maker.device.certificate,),
+    )
+    der = issuer.judge(request, world.authority.device, trusting, frozenset(), AT)
+    assert isinstance(der, bytes)
+    assert path.validate_device(der, world.authority.device.anchors, NOW).accepted
