@@ -205,7 +205,9 @@ ATTEMPT = st.tuples(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(attempts=st.lists(ATTEMPT, max_size=8))
 def test_one_invitation_never_makes_two_certificates(
     world: World, attempts: list[tuple[str, str, int, int]]
