@@ -3,7 +3,9 @@
 A whole local stack: devices publish over TLS, mosquitto stamps, the bridge records, a worker folds.
 An event's time begins at `received_at`, the bridge's clock, and ends when a consumer that reads
 committed records has the first row of that device whose `applied_offset` covers the event.
-Records are kept as they come and decoded afterwards, so that measuring costs little meanwhile.
+Records are kept as they come and decoded afterwards, so that measuring costs little meanwhile. A
+run ends when the worker has applied all; where that took longer than a commit, the parts of the
+machine did not keep up with the rate, and the line says by how many seconds.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from pathlib import Path
 from confluent_kafka import Consumer
 
 from benchmarks.rig import VALID_SECONDS, go_program
+from client.lag import lag
 from device.provision import DeviceCa, provision
 from schemas import codec
 from schemas.events import DeviceReported
@@ -31,6 +34,11 @@ from tests.helpers.wait import until
 WARM_SECONDS = 3.0
 """Of each run, left out: connections, the first batches."""
 SETTLE_SECONDS = 3.0
+DRAIN_SECONDS = 120.0
+TICKS_MAX = 5
+"""Records that are there at any time: the clock's, until the next commit."""
+KEPT_UP_SECONDS = 3.0
+"""The worker commits each second: what is drained by then was never far behind."""
 
 
 @dataclass
@@ -105,8 +113,23 @@ def provisioned(stack: RunningStack, folder: Path, count: int) -> Path:
     return listed
 
 
-def once(stack: RunningStack, devices: Path, rate: int, seconds: float) -> list[float]:
-    """Publish at a rate; return the latencies after the warm-up."""
+@dataclass(frozen=True)
+class Run:
+    """Milliseconds of each report after the warm-up, and how long the rows took to catch up."""
+
+    latencies: list[float]
+    behind_seconds: float
+
+
+def drained(stack: RunningStack) -> bool:
+    """Tell whether the worker has applied all that was published."""
+    group = stack.layout.configuration.worker.group
+    behind = lag(stack.cluster, group, DEVICE_EVENTS).values()
+    return bool(behind) and max(behind) <= TICKS_MAX
+
+
+def once(stack: RunningStack, devices: Path, rate: int, seconds: float) -> Run:
+    """Publish at a rate; return what was seen once all is applied."""
     command = [
         str(go_program("load")),
         "publish",
@@ -131,13 +154,15 @@ def once(stack: RunningStack, devices: Path, rate: int, seconds: float) -> list[
         load.stdin.write("\n")
         load.stdin.flush()
         load.stdout.readline()  # published
+        published = time.monotonic()
+        until(lambda: drained(stack), within=DRAIN_SECONDS, describe="all is applied")
+        behind = time.monotonic() - published
         time.sleep(SETTLE_SECONDS)
         load.stdin.write("\n")
         load.stdin.flush()
     watcher.stopping.set()
     thread.join()
-    found = latencies(watcher)
-    return found[int(rate * WARM_SECONDS) :]
+    return Run(latencies(watcher)[int(rate * WARM_SECONDS) :], behind)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -161,11 +186,14 @@ def main(argv: list[str] | None = None) -> int:
         for rate in options.rates:
             runs = [once(stack, devices, rate, options.seconds) for _ in range(options.repetitions)]
             for name, part in (("p50", 50), ("p99", 99)):
-                values = [statistics.quantiles(one, n=100)[part - 1] for one in runs]
+                values = [statistics.quantiles(one.latencies, n=100)[part - 1] for one in runs]
                 sys.stdout.write(
                     f"{rate} events/s, {name}: {statistics.median(values):.0f} ms "
                     f"({min(values):.0f} to {max(values):.0f})\n"
                 )
+            behind = statistics.median(one.behind_seconds for one in runs)
+            if behind > KEPT_UP_SECONDS:
+                sys.stdout.write(f"{rate} events/s: not kept up with, {behind:.0f} s behind\n")
             sys.stdout.flush()
     return 0
 

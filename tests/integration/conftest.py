@@ -1,5 +1,6 @@
 """What the integration suites share: one whole stack, and where Kafka runs."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +12,9 @@ from pki import authority
 from pki.authority import Authority
 from tests.helpers.kafka import engine_answers, kafka_broker
 from tests.helpers.stack import RunningStack, running_stack
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""Shells start what runs in the background with SIGINT ignored, and children inherit that."""
 
 collect_ignore = [] if engine_answers() else ["test_compose.py"]
 """Without a container engine there is nothing to compose."""
