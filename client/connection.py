@@ -31,6 +31,7 @@ from client.kafka import Timeouts
 from client.registration import Document
 from configuration.cluster import LOCAL, Cluster
 from schemas.fleet_states import FleetRow
+from schemas.pending import PendingRow
 from schemas.states import DeviceRow
 
 P = ParamSpec("P")
@@ -100,6 +101,25 @@ class Registry:
         """Return a device. Raises FleetError where it is not registered."""
         await self._calls.call(self._devices.device, device_id)
         return Device(self._calls, self._devices, device_id)
+
+    async def pending(self) -> list[PendingRow]:
+        """Return who waits for approval, and who was rejected."""
+        return await self._calls.call(self._devices.pending)
+
+    async def approve(
+        self,
+        device_id: str,
+        fingerprint: str,
+        device_type: str = "device",
+        tags: Sequence[str] = (),
+    ) -> "Device":
+        """Register a device that waits with this certificate (SHA-256). Raises FleetError."""
+        await self._calls.call(self._devices.approve, device_id, fingerprint, device_type, tags)
+        return Device(self._calls, self._devices, device_id)
+
+    async def reject(self, device_id: str, fingerprint: str) -> None:
+        """Keep a device out that waits with this certificate. Raises FleetError."""
+        await self._calls.call(self._devices.reject, device_id, fingerprint)
 
     def _register(self, document: Document) -> str:
         one = registration.parse(document, lambda path: Path(path).read_bytes())

@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from client.connection import Connection
 from client.errors import FleetError
 from client.local import supervisor
 from device.agent import Agent
@@ -177,7 +178,7 @@ async def test_who_is_rejected_or_of_an_unknown_ca_stays_outside(
     assert waiting(stack, "newcomer-3") == []
 
 
-def test_a_standard_client_enrols_by_est(
+async def test_a_standard_client_enrols_by_est(
     stack: RunningStack, maker: Authority, tmp_path: Path
 ) -> None:
     """RFC 9148 `sen` with libcoap: told to wait, approved, and the same request again."""
@@ -188,10 +189,14 @@ def test_a_standard_client_enrols_by_est(
     cert, key = held.certificate_file, held.key_file
     said = coap(stack, layout.coap_port, cert, key, "est/sen", *body)
     assert (made.exists(), "approval-awaited" in said) == (False, True), said
-    stack.fleet.approve(device_id, held.fingerprint, "lamp")
+    async with Connection(stack.layout.bootstrap, actor="tests") as fleetcert:
+        (row,) = [one for one in await fleetcert.registry.pending() if one.device_id == device_id]
+        device = await fleetcert.registry.approve(device_id, row.certificate.fingerprint.hex())
+        assert (await device.row()).device_type == "device"
     said = coap(stack, layout.coap_port, cert, key, "est/sen", *body)
     assert made.exists(), said
     proves(stack, device_id, x509.load_der_x509_certificate(made.read_bytes()), tmp_path)
     (known,) = [one for one in stack.fleet.device(device_id).certificates if one.provisioning]
     assert known.fingerprint.hex() == held.fingerprint
+    assert {one["identical"] for one in stack.json("replay", "--verify")} == {True}
     assert known.status != "active"
