@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import cbor2
 import msgspec
 
-from pki.requests import VERIFIER, MalformedRequest, examine
+from pki.requests import VERIFIER, Examined, MalformedRequest, examine
 from schemas import events, progress
 from schemas.decisions import DeadLetter
 from schemas.envelope import Evidence, Numbering
@@ -183,6 +183,18 @@ def _reply(
         found = examine(signed, evidence.certificate_sha256)
     except MalformedRequest as error:
         raise Refused(Reason.MALFORMED, str(error)) from error
+    return signing_requested(device_id, evidence, numbering, command_id, signed, found)
+
+
+def signing_requested(
+    device_id: str,
+    evidence: Evidence,
+    numbering: Numbering | None,
+    command_id: str,
+    signed: bytes,
+    found: Examined,
+) -> events.SigningRequested:
+    """Return what the history is told of a signed request (CMS) and of what was found in it."""
     return events.SigningRequested(
         device_id=device_id,
         evidence=evidence,

@@ -32,6 +32,7 @@ from device.renewal import Door, Pace, Renewal
 from device.sender import Sender
 from device.settings import Settings
 from device.store import Identity, Store
+from protocols.waiting import until_first
 
 _log = logging.getLogger("fleetcert.device")
 
@@ -220,24 +221,13 @@ class Agent:
         await self._report_health()
         sender = Sender(self.outbox, link, self.ledger, self._changes, self.settings.resend_seconds)
         self._sender = sender
-        tasks = [
-            asyncio.create_task(work)
-            for work in (
-                sender.run(),
-                self._receive(link),
-                self._switch(sender),
-                self._stopping.wait(),
-                self.in_session(),
-            )
-        ]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
+        await until_first(
+            sender.run(),
+            self._receive(link),
+            self._switch(sender),
+            self._stopping.wait(),
+            self.in_session(),
+        )
 
     async def _report_health(self) -> None:
         identity = self.handlers.identity

@@ -15,7 +15,7 @@ waits, while the keep-alive goes on.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import aiomqtt
@@ -303,16 +303,3 @@ class Client(aiomqtt.Client):
             self._disconnected.set_result(None)
         for waiting in (self._arrived, self._taken, self._acknowledged):
             waiting.set()
-
-
-async def until_first(*work: Awaitable[Any]) -> None:
-    """Run all of this until the first of it ends, end the others, and raise what it raised."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

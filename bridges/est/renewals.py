@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from bridges.inbound import Refused
+from bridges.inbound import Refused, signing_requested
 from pki import facts, path, requests
 from schemas import events
 from schemas.commands import Command, InstallCertificate, RefuseRenewal
@@ -106,22 +106,7 @@ class Registrar:
             found = requests.examine_vouched(signed, evidence.certificate_sha256, lambda _: True)
         except requests.MalformedRequest as error:
             raise Refused(Reason.MALFORMED, str(error)) from error
-        return events.SigningRequested(
-            device_id=device_id,
-            evidence=evidence,
-            numbering=None,
-            command_id="",
-            nonce=found.nonce,
-            signed_request=signed,
-            csr=found.csr,
-            subject=found.subject,
-            key=found.key,
-            spki_sha256=found.spki_sha256,
-            key_accepted=found.key_accepted,
-            csr_signature_valid=found.csr_signature_valid,
-            request_signature_valid=found.request_signature_valid,
-            verifier=requests.VERIFIER,
-        )
+        return signing_requested(device_id, evidence, None, "", signed, found)
 
 
 @dataclass(slots=True)

@@ -19,7 +19,8 @@ from bridges.mqtt.client import Door, command_session
 from bridges.mqtt.inbound import Translator
 from bridges.mqtt.reported import PROTOCOL
 from bridges.mqtt.told import Teller
-from protocols.mqtt import AT_LEAST_ONCE, Client, Lost, until_first
+from protocols.mqtt import AT_LEAST_ONCE, Client, Lost
+from protocols.waiting import until_first
 from schemas.commands import Command, ForDevice
 
 log = structlog.get_logger()

@@ -21,7 +21,8 @@ from bridges.mqtt import outbound
 from bridges.mqtt.client import Door, bucket_session
 from bridges.mqtt.inbound import Taken, Translator
 from bridges.mqtt.told import Teller
-from protocols.mqtt import AT_LEAST_ONCE, AT_MOST_ONCE, Client, Lost, Message, until_first
+from protocols.mqtt import AT_LEAST_ONCE, AT_MOST_ONCE, Client, Lost, Message
+from protocols.waiting import until_first
 
 log = structlog.get_logger()
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
