@@ -9,7 +9,7 @@ import cbor2
 import pytest
 
 from schemas.decisions import DeadLetter
-from schemas.events import SessionRefused
+from schemas.events import DeviceReported, SessionRefused
 from schemas.reasons import Reason
 from schemas.topics import DEAD_LETTERS
 from tests.helpers.wait import until_async
@@ -110,10 +110,14 @@ async def test_what_is_far_too_long_is_refused_by_the_broker(rig: Rig, bridge: B
     done = await asyncio.to_thread(
         subprocess.run, ["mosquitto_pub", *words], capture_output=True, check=False, timeout=20
     )
-    assert b"Packet too large" in done.stderr + done.stdout
+    assert done.stderr, "the client was told nothing"  # its words differ between versions
     async with rig.device("giant-1") as device:
         await device.report(1)
         await all_recorded(device, 1)
+    reports = [
+        one.record for one in rig.history("giant-1") if isinstance(one.record, DeviceReported)
+    ]
+    assert [one.numbering.sequence for one in reports if one.numbering] == [1]
     assert rig.history("giant-1", DEAD_LETTERS) == []
 
 
