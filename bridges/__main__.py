@@ -6,11 +6,11 @@ import contextlib
 import gc
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import structlog
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from bridges import run, suites
 from bridges.coap import process as coap
@@ -20,6 +20,7 @@ from bridges.kafka import Recorder
 from bridges.meter import Meter
 from bridges.mqtt import settings
 from bridges.mqtt.bridge import MqttBridge
+from configuration import look
 from configuration import options as shared
 from configuration.model import Configuration
 from configuration.source import InvalidConfiguration, unusable
@@ -127,9 +128,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with contextlib.suppress(KafkaException):
             cluster = found.cluster
-            topics.check(AdminClient(cluster.settings()).list_topics, cluster.named)
+            topics.check(partial(look.list_topics, cluster), cluster.named)
         options.work(found, registry)
-    except (topics.WrongTopics, InvalidConfiguration, Unmarked) as error:
+    except (topics.WrongTopics, look.Refused, InvalidConfiguration, Unmarked) as error:
         sys.exit(f"error: {error}")
 
 

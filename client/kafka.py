@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from client.errors import FleetError
+from configuration import look
 from configuration.cluster import Cluster
 
 LOG = logging.getLogger("fleetcert.kafka")
@@ -28,6 +29,8 @@ def settings(cluster: Cluster, **more: Any) -> dict[str, Any]:
 
 def away(cluster: Cluster, why: object) -> FleetError:
     """Return the error of a Kafka that does not answer."""
+    if refused := look.why(cluster):
+        return FleetError(refused)
     return FleetError(
         f"Kafka at {cluster} does not answer ({why}): start the stack with `fleetcert up`, or "
         "name another with --bootstrap"

@@ -7,6 +7,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from client.errors import FleetError
 from client.kafka import Timeouts, settings
+from configuration import look
 from configuration.cluster import Cluster
 from schemas import codec
 from schemas.envelope import Position
@@ -54,6 +55,8 @@ class Writer:
             self._producer.purge()
             self._producer.flush(MARGIN_SECONDS)
         failures, self._failures = self._failures, []
+        if failures and (refused := look.why(self._cluster)):
+            raise FleetError(refused)
         if failures:
             raise FleetError(
                 f"{len(failures)} record(s) are not written, the first is {failures[0]}; is the "

@@ -33,11 +33,16 @@ def key(
     restart: str = LIVE,
     file: bool = False,
     secret: bool = False,
+    variable_only: bool = False,
     said: str = "",
     **limits: Any,
 ) -> Any:
-    """Return a field. `restart` names what must start anew; `said` is how its values are told."""
+    """Return a field. `restart` names what must start anew; `said` is how its values are told.
+
+    One that is `variable_only` stands in no file: neither in a user's nor in one of ours.
+    """
     known = {"unit": unit, "restart": restart, "file": file, "secret": secret, "said": said}
+    known["variable-only"] = variable_only
     extra: dict[str, Any] = {f"x-{name}": value for name, value in known.items() if value}
     return Field(default, description=meaning, json_schema_extra=extra, **limits)
 

@@ -31,6 +31,7 @@ class Key:
     restart: str
     file: bool
     secret: bool
+    variable_only: bool
 
     @property
     def name(self) -> str:
@@ -91,6 +92,7 @@ def _walk(
             str(said.get("x-restart", "")),
             bool(said.get("x-file")),
             bool(said.get("x-secret")),
+            bool(said.get("x-variable-only")),
         )
 
 

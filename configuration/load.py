@@ -75,6 +75,7 @@ def load(
     layers = _Layers(said.values, _origins(said), said.faults)
     if file is not None:
         _beside(said, file.parent)
+        _variables_only(layers, said)
     for name, value in sorted(environment.items()):
         _variable(layers, name, value)
     for name, (option, value) in (options or {}).items():
@@ -101,14 +102,24 @@ def found(file: Path | None, environment: Mapping[str, str]) -> Path | None:
 
 
 def written(configuration: Configuration) -> str:
-    """Return what differs from the defaults as YAML: `load` gives the same of it."""
+    """Return what differs from the defaults as YAML: `load` gives the same of it, from any folder.
+
+    What may stand in no file is left to the variables.
+    """
     root: dict[str, Any] = {}
     layers = _Layers(root, {}, [])
     for key in known.every().values():
         value = known.get(configuration, key)
-        if value != key.default:
-            layers.put(key, value, "")
+        if value != key.default and not key.variable_only:
+            layers.put(key, _anywhere(value) if key.file else value, "")
     return str(yaml.safe_dump(root, sort_keys=False))
+
+
+def _anywhere(value: Any) -> Any:
+    """Return paths as they are from any folder."""
+    if isinstance(value, list):
+        return [_anywhere(one) for one in value]
+    return value if PEM in value else str(Path(value).absolute())
 
 
 def _origins(said: Source) -> dict[str, str]:
@@ -129,6 +140,16 @@ def _beside(said: Source, folder: Path) -> None:
                 if isinstance(value, list)
                 else _path(value, folder)
             )
+
+
+def _variables_only(layers: _Layers, said: Source) -> None:
+    """Refuse what may stand in no file; what stands there is not told."""
+    for key in known.every().values():
+        place = said.keys.get(key.path)
+        if key.variable_only and place is not None:
+            message = f"a secret does not stand here: name its file, or set {key.variable}"
+            fault = Fault(str(said.file), message, key.name, line=place[0], column=place[1])
+            layers.faults.append(fault)
 
 
 def _path(value: Any, folder: Path) -> Any:

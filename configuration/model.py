@@ -11,62 +11,18 @@ from configuration.fields import (
     COAP,
     EST,
     HOST,
-    HOSTS,
     ISSUER,
     KAFKA,
     MQTT,
     NAME,
     PORT_MAX,
-    PREFIX,
     WORKERS,
     Section,
     key,
     port_key,
 )
 from configuration.iot import Iot
-
-
-class Kafka(Section):
-    """Kafka, for every process and every command."""
-
-    bootstrap: str | None = key(
-        None,
-        "where Kafka is; without it the local stack's: 127.0.0.1:<stack.kafkaPort>",
-        restart=ALL,
-        pattern=HOSTS,
-        said="host:port, several with commas",
-    )
-    prefix: str | None = key(
-        None,
-        "begins the names of topics, consumer groups and transactions, on a Kafka that others use",
-        restart=ALL,
-        pattern=PREFIX,
-        said="1 to 64 letters, digits, `.`, `_`, `-`",
-    )
-    session_timeout: float = key(
-        6.0,
-        "a process that is silent for so long loses its partitions",
-        "seconds",
-        restart=f"{WORKERS}, {MQTT}, {ISSUER}",
-        ge=1,
-        le=900,
-    )
-    partitions: int = key(
-        2,
-        "of the topics, fixed when they are created",
-        "partitions",
-        restart=KAFKA,
-        ge=1,
-        le=10_000,
-    )
-    replication: int = key(
-        1,
-        "copies of each partition, when topics are created",
-        "brokers",
-        restart=KAFKA,
-        ge=1,
-        le=100,
-    )
+from configuration.kafka import Kafka
 
 
 class Worker(Section):
@@ -258,9 +214,8 @@ class Configuration(Section):
 
     @property
     def cluster(self) -> Cluster:
-        """Kafka, as every client of it is configured."""
-        own = self.kafka
-        return Cluster(own.bootstrap or f"127.0.0.1:{self.stack.kafka_port}", own.prefix or "")
+        """Kafka, as every client of it is configured. Raises InvalidConfiguration."""
+        return self.kafka.cluster(f"127.0.0.1:{self.stack.kafka_port}")
 
     @property
     def snapshots(self) -> Path:

@@ -31,7 +31,9 @@ def read(options: argparse.Namespace, names: Mapping[str, str]) -> Loaded:
     """Return what holds with the options that were given. Raises InvalidConfiguration."""
     said = vars(options)
     given = {name: (option, said[name]) for option, name in names.items() if said[name] is not None}
-    return load(options.config, options=given)
+    loaded = load(options.config, options=given)
+    _ = loaded.configuration.cluster  # a password that cannot be read is told with all the rest
+    return loaded
 
 
 def read_or_exit(options: argparse.Namespace, names: Mapping[str, str]) -> Loaded:

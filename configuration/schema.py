@@ -18,6 +18,8 @@ def schema() -> dict[str, Any]:
 
 def shown(key: Key, value: Any) -> Any:
     """Return a value as it may be shown: a private key only by its path, PEM text not at all."""
+    if key.variable_only:
+        return None if value is None else MASKED
     if isinstance(value, list):
         return [shown(key, one) for one in value]
     if isinstance(value, str) and PEM in value:

@@ -59,6 +59,8 @@ def example(drawn: str) -> str:
     open_sections: tuple[str, ...] = ()
     told = keys.sections()
     for key in keys.every().values():
+        if key.variable_only:
+            continue
         for depth in range(1, len(key.path)):
             section = key.path[:depth]
             if open_sections[:depth] != section:

@@ -6,13 +6,14 @@ import datetime
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import structlog
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from cryptography import x509
 
+from configuration import look
 from configuration import options as shared
 from configuration.fields import PEM
 from configuration.model import Configuration, Issuer
@@ -73,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         authority.AuthorityUnreadable,
         issuer_process.IssuerStopped,
         topics.WrongTopics,
+        look.Refused,
     ) as error:
         sys.stderr.write(f"pki: {error}\n")
         return 1
@@ -141,7 +143,7 @@ def _issuer(_options: argparse.Namespace, found: Configuration) -> None:
     private.harden()
     with contextlib.suppress(KafkaException):
         cluster = found.cluster
-        topics.check(AdminClient(cluster.settings()).list_topics, cluster.named)
+        topics.check(partial(look.list_topics, cluster), cluster.named)
     loaded = authority.load(Path(found.issuer.pki), _passphrase(found.issuer))
     registry = Registry()
     meter = PrometheusMeter(registry)

@@ -152,7 +152,7 @@ def check(list_topics: Callable[..., Any], named: Callable[[str], str] = str) ->
     if found := objections(counts, named):
         raise WrongTopics(
             f"{'; '.join(found)}: create what is missing with `python -m client.local.containers "
-            "topics`; partition counts are fixed at creation"
+            "topics`, or let this user describe them; partition counts are fixed at creation"
         )
 
 

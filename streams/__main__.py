@@ -3,12 +3,13 @@
 import argparse
 import contextlib
 import sys
+from functools import partial
 from pathlib import Path
 
 import faust
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
+from configuration import look
 from configuration import options as shared
 from configuration.model import Configuration
 from schemas import topics
@@ -47,8 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with contextlib.suppress(KafkaException):
             cluster = settings.cluster
-            topics.check(AdminClient(cluster.settings()).list_topics, cluster.named)
-    except topics.WrongTopics as error:
+            topics.check(partial(look.list_topics, cluster), cluster.named)
+    except (topics.WrongTopics, look.Refused) as error:
         sys.exit(f"error: {error}")
     collect_rarely()
     try:

@@ -1,5 +1,6 @@
 """The Faust application: the composition of one worker process."""
 
+import ssl
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ import faust
 import structlog
 from faust.types import TP
 
-from configuration.cluster import Cluster
+from configuration.cluster import Cluster, Security
 from protocols.exposition import Endpoint, Registry
 from schemas.metrics.metric import FLEETS_MAX
 from streams.engine import room
+from streams.engine.failure import EngineFailed
 from streams.engine.program import Program
 from streams.engine.table import Place
 from streams.engine.transport import BatchTransport
@@ -65,6 +67,7 @@ def create(settings: Settings, programs: Sequence[Program[Any]] = PROGRAMS) -> f
     app = faust.App(
         settings.cluster.named(settings.application),
         broker=brokers,
+        broker_credentials=_credentials(settings.cluster.security),
         broker_commit_interval=settings.commit_seconds,
         broker_session_timeout=settings.session_timeout_seconds,
         broker_heartbeat_interval=settings.session_timeout_seconds / 4,
@@ -96,6 +99,26 @@ def create(settings: Settings, programs: Sequence[Program[Any]] = PROGRAMS) -> f
             Endpoint(registry, settings.metrics_port, settings.metrics_host)
 
     return app
+
+
+def _credentials(security: Security | None) -> Any:
+    """Return what Faust's own client shows to Kafka. Raises EngineFailed for unusable files."""
+    if security is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=security.ca)
+        if security.cert:
+            context.load_cert_chain(security.cert, security.key)
+    except OSError as error:  # of which ssl's are
+        raise EngineFailed(f"kafka.tls: {error}") from error
+    if not security.username:
+        return faust.SSLCredentials(context=context)
+    return faust.SASLCredentials(
+        username=security.username,
+        password=security.password,
+        mechanism=security.mechanism,
+        ssl_context=context,
+    )
 
 
 def _run(

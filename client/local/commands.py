@@ -231,7 +231,7 @@ def _print_status(found: dict[str, Any], data_dir: Path) -> None:
 
 def examine(data_dir: DataDir = NONE, as_json: Json = False) -> None:
     """Check this machine; exit code 1 where something is missing that the stack needs."""
-    layout = Layout(data_dir=data_dir)
+    layout = Layout(load().configuration, data_dir=data_dir)
     running = False
     with contextlib.suppress(OSError):  # a folder that cannot be read is one of the checks
         running = bool(supervisor.status(layout))

@@ -19,10 +19,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from confluent_kafka import KafkaException
+
 from bridges.mqtt.broker import build, release
 from client.local import dtls13, kafka
 from client.local.errors import LocalError
 from client.local.layout import HOST, Layout
+from configuration import look
+from configuration.source import InvalidConfiguration
 from pki import facts
 
 JAVA_MIN = 17
@@ -77,6 +81,7 @@ def checks(layout: Layout, *, running: bool = False) -> list[Check]:
         folder(layout),
         clock(layout, time.time()),
         *kafka_data(layout),
+        *([] if layout.own_kafka else [their_kafka(layout)]),
         *([] if running else ports(layout)),
     ]
 
@@ -86,7 +91,7 @@ def before_start(layout: Layout) -> Iterable[Check]:
     yield java()
     yield mosquitto()
     yield disk(layout)
-    yield from kafka_data(layout)
+    yield from kafka_data(layout) if layout.own_kafka else [their_kafka(layout)]
     yield from ports(layout)
 
 
@@ -161,6 +166,21 @@ def kafka_data(layout: Layout) -> list[Check]:
     found = wrong or f"{layout.kafka_dir / 'data'} is this stack's, or empty"
     advice = "put this stack's data back, or choose another --data-dir"
     return [Check("Kafka's data", not wrong, found, advice)]
+
+
+def their_kafka(layout: Layout) -> Check:
+    """See that the Kafka that the configuration names takes us. Topics are made at the start."""
+    security = layout.configuration.kafka.security_protocol
+    found, advice, ok = f"{layout.bootstrap} takes us, by {security}", "", True
+    try:
+        look.list_topics(layout.cluster)
+    except (look.Refused, InvalidConfiguration) as error:
+        found, ok = str(error), False
+        advice = "docs/security.md has what each process needs"
+    except KafkaException as error:
+        found, ok = f"{layout.bootstrap} does not answer: {error.args[0].str()}", False
+        advice = "start it, or see whether kafka.bootstrap is its address"
+    return Check("your Kafka", ok, found, advice)
 
 
 def clock(layout: Layout, now: float) -> Check:

@@ -74,12 +74,18 @@ class Layout:
     @property
     def bootstrap(self) -> str:
         """Kafka's address."""
-        return self.cluster.bootstrap
+        return self.configuration.kafka.bootstrap or f"{HOST}:{self.kafka_port}"
 
     @property
     def cluster(self) -> Cluster:
-        """The stack's Kafka."""
-        return self.configuration.cluster.at(f"{HOST}:{self.kafka_port}")
+        """The Kafka of the stack: its own, unless the configuration names one."""
+        named = self.configuration.cluster
+        return named.at(f"{HOST}:{self.kafka_port}") if self.own_kafka else named
+
+    @property
+    def own_kafka(self) -> bool:
+        """Tell whether the stack starts a Kafka."""
+        return self.configuration.kafka.bootstrap is None
 
     @property
     def kafka_dir(self) -> Path:
@@ -151,9 +157,12 @@ class Layout:
             **{f"metrics of worker-{number}": 20 + number for number in range(self.workers)},
             "the supervisor's metrics": 29,
         }
-        listed = {
+        kafka = {
             "Kafka": (self.kafka_port, "--kafka-port"),
             "Kafka's controller": (self.controller_port, "--controller-port"),
+        }
+        listed = {
+            **(kafka if self.own_kafka else {}),
             "MQTT for devices": (self.device_port, "--device-port"),
             "MQTT for services": (self.service_port, "--service-port"),
             "coaps+tcp": (self.coap_port, "--coap-port"),

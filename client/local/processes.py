@@ -40,11 +40,13 @@ class Process:
 
 def processes(layout: Layout) -> list[Process]:
     """Prepare everything and return the processes. Raises LocalError."""
+    if not layout.own_kafka:
+        _topics(layout)  # before anything is made: a Kafka that refuses us ends it here
     libs, plugin = setup.tools(layout)
     setup.identities(layout)
     files.write(layout.configuration_file, written(layout.configuration).encode(), files.PRIVATE)
     return [
-        _kafka(layout, libs),
+        *([_kafka(layout, libs)] if layout.own_kafka else []),
         _mosquitto(layout, plugin),
         _issuer(layout),
         *(_bridge(layout, number) for number in range(layout.bridges)),
@@ -73,15 +75,18 @@ def _kafka(layout: Layout, libs: Path) -> Process:
         "kafka",
         kafka.command(libs, properties),
         lambda: listens(layout.kafka_port),
-        lambda: topics.create_topics(
-            layout.cluster,
-            layout.partitions,
-            retention_days=layout.configuration.iot.monitoring.retention_days,
-        ),
+        lambda: _topics(layout),
         stop_seconds=30.0,
         volume=layout.kafka_dir / "data",
         room_min=KAFKA_ROOM_MIN,
     )
+
+
+def _topics(layout: Layout) -> None:
+    """Create what is missing. Raises LocalError."""
+    own, days = layout.configuration.kafka, layout.configuration.iot.monitoring.retention_days
+    copies = 1 if layout.own_kafka else own.replication
+    topics.create_topics(layout.cluster, layout.partitions, copies, days)
 
 
 def _mosquitto(layout: Layout, plugin: Path) -> Process:

@@ -1,7 +1,7 @@
 """Create the topics of the catalogue, and check that what is there is what we need."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -13,6 +13,7 @@ from confluent_kafka.admin import (
 )
 
 from client.local.errors import LocalError
+from configuration import look
 from configuration.cluster import Cluster
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS, TOPICS, objections
 
@@ -32,6 +33,7 @@ def create_topics(
     `retention_days` is for what is no history: the dead letters.
     """
     admin = AdminClient(cluster.settings())
+    there = _there(cluster)
     wanted = [
         NewTopic(
             cluster.named(one.name),
@@ -40,8 +42,10 @@ def create_topics(
             config=one.config | retention(one.name, retention_days),
         )
         for one in TOPICS
+        if cluster.named(one.name) not in there
     ]
-    for name, future in admin.create_topics(wanted, operation_timeout=REQUEST_SECONDS).items():
+    made = admin.create_topics(wanted, operation_timeout=REQUEST_SECONDS) if wanted else {}
+    for name, future in made.items():
         try:
             future.result()
         except KafkaException as error:
@@ -50,6 +54,17 @@ def create_topics(
                     f"topic {name} cannot be created: {error.args[0].str()}"
                 ) from error
     check_topics(admin, partitions, cluster.named)
+
+
+def _there(cluster: Cluster) -> Collection[str]:
+    """Return the topics that this client may see. Raises LocalError where Kafka is away."""
+    try:
+        listed = look.list_topics(cluster, timeout=REQUEST_SECONDS).topics
+    except look.Refused as error:
+        raise LocalError(str(error)) from error
+    except KafkaException as error:
+        raise LocalError(f"Kafka at {cluster} does not answer: {error.args[0].str()}") from error
+    return [name for name, one in listed.items() if one.error is None]
 
 
 def retention(topic: str, days: int) -> dict[str, str]:

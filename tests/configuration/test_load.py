@@ -174,6 +174,13 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert written(Configuration()).strip() == "{}"
 
 
+def test_a_relative_path_is_the_same_file_for_the_processes_of_the_stack(tmp_path: Path) -> None:
+    """What is written lies in another folder than what was read."""
+    held = load(None, {}, {"iot.mqtt.secretFile": ("", "here/stamp")}).configuration
+    again = reading(tmp_path, written(held)).configuration
+    assert again.iot.mqtt.secret_file == str(Path.cwd() / "here" / "stamp")
+
+
 def test_every_key_has_its_own_variable_and_a_meaning() -> None:
     """No two keys share a variable, and each says what it is and what is allowed."""
     found = list(keys.every().values())

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -38,14 +38,24 @@ class KafkaBroker(Protocol):
 
 
 class KafkaProcess:
-    """A process of this machine, its data in `directory`."""
+    """A process of this machine, its data in `directory`.
 
-    def __init__(self, directory: Path) -> None:
+    `further` gives properties that go before the usual ones, by the address of the plain listener
+    and the controller's port.
+    """
+
+    def __init__(
+        self, directory: Path, further: Callable[[str, int], Mapping[str, str]] = lambda *own: {}
+    ) -> None:
         self._libs = kafka.install(TOOLS)
         port, controller = free_ports(2)
         self.bootstrap = f"127.0.0.1:{port}"
         data = directory / "data"
         self._properties = kafka.configure(port, controller, data, directory / "kafka.properties")
+        with self._properties.open("a") as file:
+            file.writelines(
+                f"{name}={one}\n" for name, one in further(self.bootstrap, controller).items()
+            )
         kafka.format_storage(self._libs, self._properties, data)
         self._log = directory / "kafka.log"
         self._process: subprocess.Popen[bytes] | None = None

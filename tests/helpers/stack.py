@@ -41,7 +41,8 @@ class RunningStack:
     def cluster(self) -> Cluster:
         """The stack's Kafka, as its processes reach it."""
         held = load(self.layout.configuration_file, environment={}).configuration
-        return held.cluster.at(self.layout.bootstrap)
+        named = held.kafka.bootstrap is not None
+        return held.cluster if named else held.cluster.at(self.layout.bootstrap)
 
     @property
     def authorities(self) -> authority.Authority:
@@ -100,11 +101,11 @@ class RunningStack:
             check=False,
             env=os.environ
             | {
-                "FLEETCERT_KAFKA_BOOTSTRAP": self.layout.bootstrap,
+                "FLEETCERT_CONFIG": str(self.layout.configuration_file),
+                "FLEETCERT_KAFKA_BOOTSTRAP": self.cluster.bootstrap,
                 "FLEETCERT_STACK_DATA_DIR": str(self.layout.data_dir),
                 "COLUMNS": "160",
-            }
-            | ({"FLEETCERT_KAFKA_PREFIX": prefix} if (prefix := self.cluster.prefix) else {}),
+            },
         )
 
     def json(self, *arguments: str) -> list[Any]:

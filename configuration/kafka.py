@@ -1,0 +1,208 @@
+"""The part of the model that says how Kafka is reached, and who we are there.
+
+Rules of this file: a password never stands in the configuration itself; without TLS none is sent.
+"""
+
+import stat
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from configuration.cluster import Cluster, Security
+from configuration.fields import (
+    ALL,
+    HOSTS,
+    ISSUER,
+    KAFKA,
+    MQTT,
+    PREFIX,
+    WORKERS,
+    Section,
+    key,
+)
+from configuration.iot import Verified
+from configuration.source import unusable
+
+FORBIDDEN_MODE = 0o027
+"""The group may read, as orchestrators mount secrets; all others, and a group that writes, not."""
+
+
+def _never_in_the_clear(value: Any) -> Any:
+    if value == "SASL_PLAINTEXT":
+        raise ValueError(
+            "SASL_PLAINTEXT is refused: passwords and the whole history would pass in the clear; "
+            "give Kafka a listener SASL_SSL"
+        )
+    return value
+
+
+Protocol = Annotated[Literal["PLAINTEXT", "SSL", "SASL_SSL"], BeforeValidator(_never_in_the_clear)]
+Mechanism = Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"]
+
+
+class KafkaTls(Section):
+    """TLS to Kafka: whom we trust, and with mutual TLS who we are."""
+
+    ca: str | None = key(
+        None,
+        "who signed Kafka's certificate; without it the authorities of this machine",
+        restart=ALL,
+        file=True,
+        min_length=1,
+        said="a path of PEM",
+    )
+    cert: str | None = key(
+        None,
+        "our certificate and its chain",
+        restart=ALL,
+        file=True,
+        min_length=1,
+        said="a path of PEM",
+    )
+    private_key: str | None = key(
+        None,
+        "our private key",
+        restart=ALL,
+        file=True,
+        secret=True,
+        alias="key",
+        min_length=1,
+        said="a path of PEM",
+    )
+
+    reject_unauthorized: Verified = key(
+        True, "a Kafka whose certificate does not hold is refused", restart=ALL
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> "KafkaTls":
+        if (self.cert is None) != (self.private_key is None):
+            raise ValueError("cert and key go together: one of them is missing")
+        return self
+
+
+class Sasl(Section):
+    """Who we are to Kafka, with SASL_SSL."""
+
+    mechanism: Mechanism = key("SCRAM-SHA-512", "how the password is proven", restart=ALL)
+    username: str | None = key(
+        None, "our name", restart=ALL, min_length=1, max_length=255, said="a name that Kafka knows"
+    )
+    password_file: str | None = key(
+        None,
+        "the file with the password, which others may not read",
+        restart=ALL,
+        file=True,
+        min_length=1,
+        said="a path",
+    )
+    password: str | None = key(
+        None,
+        "the password itself, by its variable only; goes before passwordFile",
+        restart=ALL,
+        secret=True,
+        variable_only=True,
+        min_length=1,
+        said="text",
+        repr=False,
+    )
+
+
+class Kafka(Section):
+    """Kafka, for every process and every command."""
+
+    bootstrap: str | None = key(
+        None,
+        "where your Kafka is; without it the local stack's: 127.0.0.1:<stack.kafkaPort>",
+        restart=ALL,
+        pattern=HOSTS,
+        said="host:port, several with commas",
+    )
+    prefix: str | None = key(
+        None,
+        "begins the names of topics, consumer groups and transactions, on a Kafka that others use",
+        restart=ALL,
+        pattern=PREFIX,
+        said="1 to 64 letters, digits, `.`, `_`, `-`",
+    )
+    security_protocol: Protocol = key("PLAINTEXT", "what Kafka's listener speaks", restart=ALL)
+    session_timeout: float = key(
+        6.0,
+        "a process that is silent for so long loses its partitions",
+        "seconds",
+        restart=f"{WORKERS}, {MQTT}, {ISSUER}",
+        ge=1,
+        le=900,
+    )
+    partitions: int = key(
+        2,
+        "of the topics, fixed when they are created",
+        "partitions",
+        restart=KAFKA,
+        ge=1,
+        le=10_000,
+    )
+    replication: int = key(
+        1,
+        "copies of each partition, when topics are created",
+        "brokers",
+        restart=KAFKA,
+        ge=1,
+        le=100,
+    )
+    tls: KafkaTls = Field(default_factory=KafkaTls)
+    sasl: Sasl = Field(default_factory=Sasl)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Kafka":
+        spoken, sasl = self.security_protocol, self.sasl
+        if self.sasl.username and spoken != "SASL_SSL":
+            raise ValueError(f"sasl.username wants securityProtocol: SASL_SSL, not {spoken}")
+        if spoken == "PLAINTEXT":
+            if self.tls.ca or self.tls.cert:
+                raise ValueError("tls wants securityProtocol: SSL or SASL_SSL, not PLAINTEXT")
+            return self
+        if self.bootstrap is None:
+            raise ValueError(
+                f"securityProtocol {spoken} wants bootstrap: the local stack's own Kafka speaks "
+                "PLAINTEXT, on this machine alone"
+            )
+        if spoken == "SASL_SSL" and not (sasl.username and (sasl.password or sasl.password_file)):
+            raise ValueError(
+                "SASL_SSL wants sasl.username, and the password in sasl.passwordFile or in the "
+                "variable FLEETCERT_KAFKA_SASL_PASSWORD"
+            )
+        return self
+
+    @property
+    def security(self) -> Security | None:
+        """How Kafka is reached. Raises InvalidConfiguration where the password is not there."""
+        if self.security_protocol == "PLAINTEXT":
+            return None
+        tls, sasl = self.tls, self.sasl
+        found = Security(tls.ca, tls.cert, tls.private_key)
+        if self.security_protocol == "SSL" or sasl.username is None:
+            return found
+        password = sasl.password or _password(Path(sasl.password_file or ""))
+        return Security(found.ca, found.cert, found.key, sasl.username, password, sasl.mechanism)
+
+    def cluster(self, local: str) -> Cluster:
+        """Return Kafka as every client reaches it; `local` is the local stack's address."""
+        return Cluster(self.bootstrap or local, self.prefix or "", self.security)
+
+
+def _password(file: Path) -> str:
+    """Return what the file holds, without the end of its line."""
+    where = "kafka.sasl.passwordFile"
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        text = file.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise unusable(where, f"{file}: {why}") from None
+    if mode & FORBIDDEN_MODE:
+        raise unusable(where, f"{file} has mode {mode:04o}: others reach it; chmod 600 {file}")
+    if not text:
+        raise unusable(where, f"{file} is empty: it is to hold the password")
+    return text
