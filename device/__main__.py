@@ -4,6 +4,8 @@ import argparse
 import asyncio
 import json
 import logging
+import os
+import shlex
 import signal
 import sys
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from device import provision
+from device import artefacts, provision, slots
 from device.agent import Agent
 from device.coap.link import COAPS, COAPS_TCP
 from device.door import HttpsDoor, door
@@ -22,6 +24,7 @@ from device.observer import Ledger, LedgerObserver
 from device.renewal import Denied, Later
 from device.simulator import Plan, Simulator
 from device.store import InstallRefused, NoIdentity
+from device.updates import Updating
 
 EXAMPLES = """examples:
   python -m device init --id lamp-7 --dir lamp-7              key and lamp-7/device.csr
@@ -34,9 +37,15 @@ EXAMPLES = """examples:
       --ca service-ca.pem --issuer-cert device-ca.pem --issuer-key device-ca.key \\
       --rate 2 --behave weak-key=0.05 --behave dies-installing=0.1
 
+  python -m device run … --update-key release-1=release.pem --health ./self-check
+                                                              takes updates; ends with 3 to reboot
+  python -m device slot --id lamp-7 --dir lamp-7              the artefact to run now
+
 SIGTERM and Ctrl-C end it with a clean disconnect; what is kept stays kept for the next run.
-exit codes: 0 done or stopped as asked, 1 it cannot go on (one line says why), 2 wrong usage
+exit codes: 0 done or stopped as asked, 1 it cannot go on (one line says why), 2 wrong usage,
+3 start it again: an update is to be tried, or was rolled back
 """
+REBOOT = 3
 
 Work = Callable[[argparse.Namespace], int]
 
@@ -97,6 +106,7 @@ async def _run_agent(chosen: argparse.Namespace) -> int:
         observer=LedgerObserver(ledger, chosen.id) if ledger else None,
         scheme=chosen.coap or MQTTS,
         renewal_door=door(chosen.renew_at_door, chosen.ca) if chosen.renew_at_door else None,
+        updating=_updating(chosen),
     )
     _on_signals(agent.stop)
     running = asyncio.create_task(agent.run())
@@ -104,6 +114,26 @@ async def _run_agent(chosen: argparse.Namespace) -> int:
     await running
     if lines is not None:
         lines.cancel()
+    if agent.reboots:
+        logging.shutdown()
+        os._exit(REBOOT)  # a thread may wait for a line; all that counts is durable
+    return 0
+
+
+def _updating(chosen: argparse.Namespace) -> Updating | None:
+    """Return how the device updates itself; without a key to trust it does not."""
+    keys = {name: artefacts.public_key(path) for name, path in chosen.update_key}
+    if chosen.health and not keys:
+        raise ValueError("--health is of use with --update-key only: name who signs updates")
+    return Updating(keys, tuple(shlex.split(chosen.health))) if keys else None
+
+
+def _slot(chosen: argparse.Namespace) -> int:
+    """Print the artefact to run now, for whatever runs it."""
+    path = slots.running(chosen.dir, slots.read(chosen.dir))
+    if path is None:
+        raise ValueError("nothing is installed: run what the device was shipped with")
+    print(path)
     return 0
 
 
@@ -155,6 +185,13 @@ def _on_signals(stop: Callable[[], None]) -> None:
         loop.add_signal_handler(number, stop)
 
 
+def _named_path(text: str) -> tuple[str, Path]:
+    name, mark, path = text.partition("=")
+    if not (name and mark and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEYID=FILE")
+    return name, Path(path)
+
+
 def _share(text: str) -> tuple[str, float]:
     name, _, share = text.partition("=")
     return name, float(share or "nan")
@@ -195,6 +232,8 @@ def _parser() -> argparse.ArgumentParser:
         "https://HOST:8443, coaps+tcp://HOST:5685 or coaps://HOST:5685",
     )
     run.add_argument("--ledger", action="store_true", help="write DIR/ledger.jsonl")
+    _updates(run)
+    _device(commands.add_parser("slot", help="print the artefact to run now"), _slot)
     _simulation(commands.add_parser("simulate", help="run many devices"))
     return parser
 
@@ -210,6 +249,22 @@ def _broker(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="localhost")
     parser.add_argument("--port", type=int, default=8883)
     parser.add_argument("--ca", type=Path, required=True, help="who signed the broker, PEM")
+
+
+def _updates(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--update-key",
+        type=_named_path,
+        action="append",
+        default=[],
+        metavar="KEYID=FILE",
+        help="take updates signed by this public key, PEM; the agent ends with 3 to reboot",
+    )
+    parser.add_argument(
+        "--health",
+        metavar="COMMAND",
+        help="the self check of a new version, FLEETCERT_ARTEFACT names it; not 0: roll back",
+    )
 
 
 def _simulation(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ from device.renewal import Door, Pace, Renewal
 from device.sender import Sender
 from device.settings import Settings
 from device.store import Identity, Store
+from device.updates import Updater, Updating
 from protocols.waiting import until_first
 
 _log = logging.getLogger("fleetcert.device")
@@ -54,12 +55,14 @@ class Agent:
         observer: Observer | None = None,
         scheme: str = MQTTS,
         renewal_door: Door | None = None,
+        updating: Updating | None = None,
         pace: Pace = Pace(),  # noqa: B008 - frozen
     ) -> None:
         """Open key store and outbox in `directory`, which begins a new boot.
 
         `scheme` is how to reach the door at `host` and `port`: mqtts, coaps+tcp or coaps. At
         `renewal_door` (device/door.py) it renews by itself where no order came in time (`pace`).
+        With `updating` it takes updates; `run` then ends with `reboots` to be started again.
         """
         self.device_id = device_id
         self.settings = settings or Settings()
@@ -80,11 +83,17 @@ class Agent:
         self._changes = Changes()
         self._installed: Number | None = None
         self._failures = 0
+        self.reboots = False
         self._renewal = (
             Renewal(device_id, self.store, renewal_door, self._renewed, pace)
             if renewal_door is not None
             else None
         )
+        self._updater = (
+            Updater(directory, updating, self._say_once, self._reboot) if updating else None
+        )
+        if self._updater is not None:
+            self.handlers.updater = self._updater.take
 
     # -- for the device's own code ------------------------------------------------------------
 
@@ -139,8 +148,10 @@ class Agent:
         return self._stopping.is_set()
 
     async def run(self) -> None:
-        """Keep a session until `stop`. Raises NoIdentity when the store holds none."""
-        renewing = asyncio.create_task(self._renewal.run()) if self._renewal else None
+        """Keep a session until `stop`, or `reboots`. Raises NoIdentity if the store holds none."""
+        beside = [asyncio.create_task(one.run()) for one in (self._renewal, self._updater) if one]
+        for task in beside:
+            task.add_done_callback(self._ended_beside)
         try:
             while not self._stopping.is_set():
                 identity = self.pick_identity()
@@ -149,10 +160,18 @@ class Agent:
                     self.ledger.on_disconnected(why)
                     await self._pause()
         finally:
-            if renewing is not None:
-                renewing.cancel()
-                await asyncio.gather(renewing, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             self.close()
+        for task in beside:
+            if not task.cancelled():
+                task.result()
+
+    def _ended_beside(self, task: asyncio.Task[None]) -> None:
+        """End as well where what runs beside the sessions has failed: `run` raises it."""
+        if not task.cancelled() and task.exception() is not None:
+            self.stop()
 
     def close(self) -> None:
         """Close the outbox; for those who never `run`."""
@@ -212,6 +231,8 @@ class Agent:
         self._failures = 0
         self._choice.worked(identity)
         self.handlers.identity = identity
+        if self._updater is not None:
+            self._updater.in_session()
         self.ledger.on_connected(identity.fingerprint)
         _log.info("connected device=%s fingerprint=%s", self.device_id, identity.fingerprint)
 
@@ -247,12 +268,22 @@ class Agent:
     async def _switch(self, sender: Sender) -> None:
         """Return when the reply to InstallCertificate is out and the new one is to be tried."""
         await self._changes.until(lambda: self._installed is not None)
-        number = self._installed
-        assert number is not None
+        assert self._installed is not None
+        await self._settled(sender, self._installed)
+        self._installed = None
+
+    async def _settled(self, sender: Sender, number: Number) -> None:
+        """Wait until an item reached the door, but not for ever."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.settle_seconds):
                 await self._changes.until(lambda: sender.settled(number))
-        self._installed = None
+
+    async def _reboot(self) -> None:
+        """End, to be started again; what is kept goes first where there is a session."""
+        if self._sender is not None:
+            await self._settled(self._sender, self.outbox.last)
+        self.reboots = True
+        self.stop()
 
     def _renewed(self, identity: Identity) -> None:
         """Try the certificate of a renewal door next: a session under another one ends."""
@@ -316,15 +347,24 @@ class Agent:
         """Return the reply to a command, its effects durable."""
         return self.handlers.answer(command)
 
-    def _reply(self, command_id: str, reply: Reply) -> Number:
+    async def _say_once(self, command_id: str, reply: Reply) -> None:
+        """Keep a word about an update that was not kept before; wait for room."""
+        once = f"{command_id}:{reply.progress}"
+        await self._changes.until(lambda: len(self.outbox) < self.outbox.items_max)
+        if not self.outbox.said(once):
+            self._reply(command_id, reply, once)
+
+    def _reply(self, command_id: str, reply: Reply, once: str = "") -> Number:
         content_type = CBOR if reply.extra else self.settings.content_type
         encode = payloads.encoder(content_type)
         said = {"outcome": reply.outcome, "detail": reply.detail, **reply.extra}
+        said |= {"progress": reply.progress} if reply.progress else {}
         number = self.outbox.put(
             f"devices/{self.device_id}/replies/{command_id}",
             content_type,
             lambda boot, sequence: encode({"boot": boot, "sequence": sequence, **said}),
             reply=True,
+            once=once,
         )
         _log.info("replied command=%s outcome=%s", command_id, reply.outcome)
         self._kept(number)

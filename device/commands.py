@@ -7,13 +7,13 @@ will not fulfil is a reply, never an exception. Times are compared with server t
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
+from device.artefacts import Update, UpdateFailed
 from device.payloads import DONE, FAILED, REFUSED, Command, Malformed, Reply
 from device.store import DropRefused, Identity, InstallRefused, Store
 from pki.requests import make_signing_request
@@ -26,31 +26,16 @@ FINGERPRINT_BYTES = 32
 _log = logging.getLogger("fleetcert.device.commands")
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What the device is asked to install; `size` is bytes, `sha256` the artefact's digest."""
-
-    kind: str
-    name: str
-    version: str
-    uri: str
-    size: int
-    sha256: bytes
-    signature: bytes
-    key_id: str
-
-
-class UpdateFailed(RuntimeError):
-    """The update could not be installed; the message is told to the fleet."""
-
-
 class Handlers:
     """Answers commands out of a key store. Override a method to make a device misbehave.
 
-    `installer` fetches, checks and installs an update, or raises UpdateFailed. It may be called
-    again for an update that it has installed. A device without one refuses updates.
+    `updater` takes an update over (device/updates.py); its answers come in its own time. A device
+    that installs in another way has an `installer`, which fetches, checks and installs within the
+    call or raises UpdateFailed, and may be called again for an update that it has installed. A
+    device with neither refuses updates.
     """
 
+    updater: Callable[[str, Update], Reply] | None = None
     installer: Callable[[Update], None] | None = None
 
     def __init__(self, device_id: str, store: Store) -> None:
@@ -110,7 +95,7 @@ class Handlers:
 
     def update(self, command: Command) -> Reply:
         """Install an update, if this device can."""
-        if self.installer is None:
+        if self.installer is None and self.updater is None:
             return Reply(REFUSED, "this device takes no updates")
         texts: dict[str, Any] = {
             name: command.fields.get(name) for name in ("kind", "name", "version", "uri")
@@ -119,10 +104,12 @@ class Handlers:
         if not isinstance(size, int) or not all(isinstance(one, str) for one in texts.values()):
             raise Malformed("an update names its kind, name, version, uri and size")
         digest, signature = command.raw("sha256"), command.raw("signature")
+        asked = Update(**texts, size=size, sha256=digest, signature=signature, key_id=str(key_id))
+        if self.updater is not None:
+            return self.updater(command.command_id, asked)
+        assert self.installer is not None
         try:
-            self.installer(
-                Update(**texts, size=size, sha256=digest, signature=signature, key_id=str(key_id))
-            )
+            self.installer(asked)
         except UpdateFailed as error:
             return Reply(FAILED, str(error))
         return Reply(DONE)

@@ -1,6 +1,6 @@
 """Named points before and after every durable write, at which a test makes the device die.
 
-Rules of this file: a point costs one look at the environment; a name that is not in `POINTS` is
+Rules of this file: a point costs one look at the environment; a name that is in no list here is
 a bug. `FLEETCERT_FAULT=<name>` kills the process (SIGKILL, no clean-up) at the first hit; `arm`
 makes only the current task and its children die, by an exception, for simulators that hold many
 devices in one process.
@@ -30,12 +30,28 @@ WRITES = (
 )
 """The durable writes, as `<part>:<what is true afterwards>`."""
 
-POINTS: tuple[str, ...] = tuple(
-    f"{part}:{side}-{what}"
-    for part, what in (write.split(":") for write in WRITES)
-    for side in ("before", "after")
+UPDATE_WRITES = (
+    "update:wanted",
+    "update:cleared",
+    "update:slot",
+    "update:installed",
+    "update:tried",
+    "update:confirmed",
+    "update:ended",
 )
+"""Those of an update; a device that is only rotated meets none of them."""
+
+
+def _points(writes: tuple[str, ...]) -> tuple[str, ...]:
+    parts = [write.split(":") for write in writes]
+    return tuple(f"{part}:{side}-{what}" for part, what in parts for side in ("before", "after"))
+
+
+POINTS = _points(WRITES)
 """Every point, in the order of `WRITES`; `store:before-current` is one."""
+
+UPDATE_POINTS = _points(UPDATE_WRITES)
+"""The same of `UPDATE_WRITES`."""
 
 
 class Died(Exception):
@@ -82,5 +98,6 @@ def around(write: str) -> Iterator[None]:
 
 
 def _known(name: str) -> None:
-    if name not in POINTS:
-        raise ValueError(f"no fault point {name!r}; choose one of {', '.join(POINTS)}")
+    if name not in POINTS and name not in UPDATE_POINTS:
+        known = ", ".join(POINTS + UPDATE_POINTS)
+        raise ValueError(f"no fault point {name!r}; choose one of {known}")

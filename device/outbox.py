@@ -16,6 +16,9 @@ from device import faults
 ITEMS_MAX = 10_000
 """How many items are kept before `put` refuses."""
 
+ONCE_MAX = 64
+"""How many names of what is said once are remembered; the oldest gives way."""
+
 REPLIES_RESERVED = 64
 """How many of these places only replies may take: a full outbox still answers commands."""
 
@@ -33,6 +36,7 @@ CREATE TABLE IF NOT EXISTS items (
     boot INTEGER NOT NULL, sequence INTEGER NOT NULL, topic TEXT NOT NULL,
     content_type TEXT NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (boot, sequence)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS said (place INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 """
 
 
@@ -87,6 +91,11 @@ class Outbox:
         """Return how many items wait to be recorded."""
         return self._count
 
+    @property
+    def last(self) -> Number:
+        """Return the number that was given last."""
+        return (self.boot, self._sequence)
+
     def room(self) -> int:
         """Return how many more events `put` will take."""
         return max(0, self.items_max - REPLIES_RESERVED - self._count)
@@ -98,9 +107,11 @@ class Outbox:
         payload: Callable[[int, int], bytes],
         *,
         reply: bool = False,
+        once: str = "",
     ) -> Number:
         """Keep an item durably and return its number; `payload` is called with the number.
 
+        With `once`, that name is remembered in the same commit: see `said`.
         Raises OutboxFull and PayloadTooLong; nothing is kept and no number is used then.
         """
         if self._count >= self.items_max - (0 if reply else REPLIES_RESERVED):
@@ -110,12 +121,21 @@ class Outbox:
         if len(data) > PAYLOAD_BYTES_MAX:
             raise PayloadTooLong(f"{len(data)} bytes, the limit is {PAYLOAD_BYTES_MAX}")
         with faults.around("outbox:item"):
-            self._database.execute(
-                "INSERT INTO items VALUES (?, ?, ?, ?, ?)", (*number, topic, content_type, data)
-            )
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                self._database.execute(
+                    "INSERT INTO items VALUES (?, ?, ?, ?, ?)", (*number, topic, content_type, data)
+                )
+                if once:
+                    self._remember(once)
             self._sequence += 1
             self._count += 1
         return number
+
+    def said(self, name: str) -> bool:
+        """Tell whether an item was kept `once` under this name, be it recorded by now or not."""
+        found = self._database.execute("SELECT 1 FROM said WHERE name = ?", (name,))
+        return found.fetchone() is not None
 
     def after(self, number: Number, limit: int) -> list[Item]:
         """Return the first `limit` items behind a number, in the order they were kept."""
@@ -143,6 +163,11 @@ class Outbox:
     def close(self) -> None:
         """Close the file; everything kept stays kept."""
         self._database.close()
+
+    def _remember(self, name: str) -> None:
+        self._database.execute("INSERT INTO said (name) VALUES (?)", (name,))
+        oldest = "(SELECT place FROM said ORDER BY place DESC LIMIT -1 OFFSET ?)"
+        self._database.execute(f"DELETE FROM said WHERE place IN {oldest}", (ONCE_MAX,))  # noqa: S608
 
     def _next_boot(self) -> int:
         with faults.around("outbox:boot"):

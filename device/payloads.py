@@ -1,7 +1,7 @@
 """The payloads between a device and its bridge, as bytes and as values. No I/O.
 
     up    devices/{id}/events/{type}       {boot, sequence, at, body}
-    up    devices/{id}/replies/{command}   {boot, sequence, outcome, detail, signing_request?}
+    up    devices/{id}/replies/{command}   {boot, sequence, outcome, detail, ...}
     up    devices/{id}/status              {boot, status: online | offline}
     down  devices/{id}/commands/{command}  {type, command_id, issued_at, expires_at, ...}, as JSON
     down  .../commands/{command}/cbor      the same, as CBOR
@@ -28,7 +28,7 @@ CONTENT_TYPES = (CBOR, JSON)
 BYTES_MAX = 131_072
 """The longest payload that a device reads."""
 
-DONE, FAILED, REFUSED = "done", "failed", "refused"
+ACCEPTED, DONE, FAILED, REFUSED = "accepted", "done", "failed", "refused"
 
 
 class Malformed(ValueError):
@@ -68,10 +68,14 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to a command; `extra` holds `signing_request` where one was asked."""
+    """The answer to a command; `extra` holds `signing_request` where one was asked.
+
+    `progress` says how far an update is: one of schemas.progress, empty for nothing.
+    """
 
     outcome: str
     detail: str = ""
+    progress: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

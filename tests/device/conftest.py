@@ -18,6 +18,7 @@ from device import provision
 from device.provision import DeviceCa
 from protocols.mqtt import Client
 from tests.device.authorities import ADDRESS, issue_server, make_ca, write_pem
+from tests.helpers.artefacts import Artefacts, serving
 from tests.helpers.wait import until
 
 
@@ -25,6 +26,21 @@ from tests.helpers.wait import until
 def ca() -> DeviceCa:
     """Return the device CA of this test run."""
     return make_ca("test device CA")
+
+
+@pytest.fixture(scope="session")
+def artefact_server() -> Iterator[Artefacts]:
+    """Serve artefacts for the whole session."""
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture
+def artefacts(artefact_server: Artefacts) -> Artefacts:
+    """Return the server of artefacts, as new."""
+    artefact_server.held.clear()
+    artefact_server.answers, artefact_server.asked = 200, 0
+    return artefact_server
 
 
 def free_port() -> int:

@@ -7,7 +7,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from device import provision
-from device.commands import Handlers, Update, UpdateFailed
+from device.artefacts import Update, UpdateFailed
+from device.commands import Handlers
 from device.misbehaviour import BEHAVIOURS
 from device.payloads import Command
 from device.provision import DeviceCa

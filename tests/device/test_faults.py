@@ -11,6 +11,8 @@ def test_every_durable_write_has_a_point_on_each_side() -> None:
     """The list of points is the list of writes, before and after."""
     assert len(faults.POINTS) == 2 * len(faults.WRITES)
     assert "store:before-current" in faults.POINTS
+    assert len(faults.UPDATE_POINTS) == 2 * len(faults.UPDATE_WRITES)
+    assert not set(faults.POINTS) & set(faults.UPDATE_POINTS)
 
 
 def test_an_unknown_point_is_a_bug() -> None:

@@ -1,6 +1,8 @@
 """The program `python -m device`, from a new directory to recorded reports."""
 
 import asyncio
+import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -8,15 +10,20 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from device import provision
+from device import faults, provision, slots
 from device.provision import DeviceCa
 from device.simulator import Plan, Simulator
 from device.store import Store
 from pki.requests import examine
+from schemas.progress import IN_WORK
 from tests.device.authorities import ADDRESS
 from tests.device.conftest import Bridge, Broker
+from tests.helpers.artefacts import KEY_ID, Artefacts
 from tests.helpers.wait import until_async
+
+CHECK = "sh -c 'grep -q two \"$FLEETCERT_ARTEFACT\"'"
 
 
 def program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -110,3 +117,55 @@ async def test_a_simulated_device_dies_in_rotation_and_ends_it(
     assert simulator.ledger.counts["died"] == 1
     simulator.stop()
     await running
+
+
+async def test_an_update_reboots_and_survives_a_kill(
+    lamp: Path, broker: Broker, bridge: Bridge, artefacts: Artefacts, tmp_path: Path
+) -> None:
+    """Status 3 asks for a start; killed before the slot is confirmed, the next start confirms."""
+    key = tmp_path / "release.pem"
+    public = artefacts.key.public_key()
+    key.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    update = artefacts.offer("2", b"two")
+
+    async def start(fault: str = "") -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "device", "run", "--id", "lamp", "--dir", str(lamp)],
+            *["--host", ADDRESS, "--port", str(broker.port), "--ca", str(broker.ca_file)],
+            *["--update-key", f"{KEY_ID}={key}", "--health", CHECK, "--report", "x"],
+            stdin=subprocess.PIPE,
+            env=os.environ | {faults.VARIABLE: fault},
+        )
+
+    first = await start()
+    await until_async(lambda: bridge.heard("/events/health"))
+    await bridge.command("lamp", "u-1", "InstallUpdate", **dataclasses.asdict(update))
+    assert await asyncio.wait_for(first.wait(), 20) == 3
+    assert program("slot", "--id", "lamp", "--dir", lamp).stdout.strip().endswith("a/artefact")
+    killed = await start("update:before-confirmed")
+    assert await asyncio.wait_for(killed.wait(), 20) == -signal.SIGKILL
+    last = await start()
+    await until_async(lambda: bridge.heard("/replies/u-1")[-1].get("progress") == "done", 20)
+    last.send_signal(signal.SIGTERM)
+    assert last.stdin is not None
+    last.stdin.close()
+    assert await asyncio.wait_for(last.wait(), 20) == 0
+    said = {(one["boot"], one["sequence"]): one for one in bridge.heard("/replies/u-1")}
+    assert [one.get("progress", "") for one in said.values()] == ["", *IN_WORK, "done"]
+    held = slots.read(lamp)
+    assert held.good is not None
+    assert slots.is_whole(lamp, held.good)
+
+
+def test_what_a_device_without_updates_says(lamp: Path) -> None:
+    """No slot holds anything, and a self check alone is of no use: each is told in a line."""
+    nothing = program("slot", "--id", "lamp", "--dir", lamp)
+    assert (nothing.returncode, nothing.stderr) == (
+        1, "error: nothing is installed: run what the device was shipped with\n",
+    )  # fmt: skip
+    useless = program("run", "--id", "lamp", "--dir", lamp, "--ca", lamp, "--health", "true")
+    assert useless.returncode == 1
+    assert "--update-key" in useless.stderr
+    wrong = program("run", "--id", "lamp", "--dir", lamp, "--ca", lamp, "--update-key", "pem")
+    assert wrong.returncode == 2
+    assert "'pem' is not KEYID=FILE" in wrong.stderr

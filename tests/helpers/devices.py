@@ -13,6 +13,7 @@ from pathlib import Path
 from cryptography import x509
 
 from device import faults, provision
+from device.__main__ import REBOOT
 from device.store import Store
 from pki.profile import issue_device
 from schemas.states import DeviceRow
@@ -30,6 +31,7 @@ class Device:
     device_id: str
     directory: Path
     first: bytes = b""
+    options: tuple[str, ...] = ()
     process: asyncio.subprocess.Process | None = None
 
     def enrol(self) -> None:
@@ -63,13 +65,21 @@ class Device:
         words = [str(word) for pair in options.items() for word in pair]
         with (self.directory / "log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *[sys.executable, "-m", "device", "run", *words, "--ledger"],
+                *[sys.executable, "-m", "device", "run", *words, "--ledger", *self.options],
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 env=os.environ | {faults.VARIABLE: fault},
             )
         self.say(1)
+
+    async def kept_running(self) -> None:
+        """Start it again whenever it asks for that, until it ends otherwise."""
+        while True:
+            await self.start()
+            assert self.process is not None
+            if await self.process.wait() != REBOOT:
+                return
 
     def say(self, value: int) -> None:
         """Make it report something."""
