@@ -7,7 +7,7 @@ first waits, and the second is refused and told of. A provisioning certificate i
 until the device has its own: it orders that rotation by coming, and nothing else is heard under it.
 """
 
-from schemas import commands, events
+from schemas import events
 from schemas.decisions import DecisionName, Severity
 from schemas.envelope import Evidence
 from schemas.pending import AUTOMATIC, OFF, PendingRow
@@ -22,8 +22,7 @@ from schemas.states import (
     Totals,
     Window,
 )
-from schemas.topics import DEVICE_COMMANDS
-from streams.core import belonging, certificate, description, renewal, rotation
+from streams.core import belonging, certificate, description, renewal, retirement, rotation
 from streams.core.turn import Turn
 
 PENDING_MAX = 10_000
@@ -86,14 +85,8 @@ def shut_out(turn: Turn, row: DeviceRow, event: events.Keyed) -> None:
 
     It stands on no revocation list, and doors forget what they were told long ago.
     """
-    if not isinstance(event, events.CertificatePresented):
-        return
-    row.command_counter += 1
-    fingerprint = event.evidence.certificate_sha256
-    refuse = commands.RefuseCertificate(
-        turn.new_id("refuse"), row.device_id, row.command_counter, turn.now, fingerprint
-    )
-    turn.send(DEVICE_COMMANDS, row.device_id.encode(), refuse)
+    if isinstance(event, events.CertificatePresented):
+        retirement.refuse(turn, row, event.evidence.certificate_sha256)
 
 
 def judged(
@@ -121,11 +114,13 @@ def _registered(
         values={"fingerprint": event.certificate.fingerprint.hex(), "actor": event.actor},
     )
     held = certificate.held(event.certificate, certificate.ACTIVE)
+    waiting = before if before and before.certificate.fingerprint == held.fingerprint else None
+    held = changed(held, provisioning=waiting is not None)
     row = _row(turn, event.device_id, event.device_type, event.protocols, held)
     row.tags = description.merged((), event.tags)
     row.attributes = description.ordered(event.attributes)
-    if before is not None and before.certificate.fingerprint == held.fingerprint:
-        _enrol(turn, row, before)
+    if waiting is not None:
+        _enrol(turn, row, waiting)
     return row
 
 
@@ -232,8 +227,6 @@ def _enrol(turn: Turn, row: DeviceRow, pending: PendingRow) -> None:
 
     Who is away is asked when it comes back: it spends no attempts until then.
     """
-    held = certificate.active(row)
-    certificate.put(row, changed(held, provisioning=True))
     row.last_seen_at, row.door = pending.last_seen_at, pending.protocol
     row.peer_address = pending.peer_address
     row.session, row.session_counter = pending.session, pending.session_counter

@@ -230,11 +230,11 @@ def policy_of(turn: Turn, row: DeviceRow) -> Any:
 
 def _accepted(turn: Turn, row: DeviceRow, update: UpdateInWork, said: str) -> None:
     """The update is in work: the fleet is told where it has come further."""
-    belongs = row.belongs
-    if not is_further(said, update.progress):
-        row.belongs = changed(belongs, update=changed(update, accepted=True))
+    belongs, further = row.belongs, is_further(said, update.progress)
+    known = changed(update, accepted=True, progress=said if further else update.progress)
+    row.belongs = changed(belongs, update=known)
+    if not further:
         return
-    row.belongs = changed(belongs, update=changed(update, accepted=True, progress=said))
     cause = _cause(turn, None)
     assert cause is not None
     where = (belongs.fleet_id, row.device_id, belongs.campaign_id, belongs.order_id)

@@ -6,13 +6,13 @@ nothing of it has a deadline any more. Its id is never used again: what comes un
 Who takes its place gets its tags, beside what it has itself, and its place in the fleet.
 """
 
-from schemas import commands, events
+from schemas import events
 from schemas import fleet_events as fleets
 from schemas.decisions import DecisionName, Severity
 from schemas.envelope import Cause, is_device_id
 from schemas.reasons import Reason
 from schemas.states import NO_ODDITIES, NOBODYS, DeviceRow, HeldCertificate, Idle
-from schemas.topics import DEVICE_COMMANDS, DEVICE_EVENTS, FLEET_EVENTS
+from schemas.topics import DEVICE_EVENTS, FLEET_EVENTS
 from streams.core import belonging, certificate, presence, renewal, retirement
 from streams.core.turn import Turn
 
@@ -67,11 +67,7 @@ def _refuse(turn: Turn, row: DeviceRow, reason: Reason, what: str) -> None:
 
 
 def _shut_out(turn: Turn, row: DeviceRow, one: HeldCertificate) -> None:
-    row.command_counter += 1
-    refuse = commands.RefuseCertificate(
-        turn.new_id("refuse"), row.device_id, row.command_counter, turn.now, one.fingerprint
-    )
-    turn.send(DEVICE_COMMANDS, row.device_id.encode(), refuse)
+    retirement.refuse(turn, row, one.fingerprint)
     retirement.revoke(turn, row.device_id, one, Reason.DEVICE_RETIRED)
 
 

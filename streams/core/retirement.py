@@ -24,30 +24,34 @@ def make_room(turn: Turn, row: DeviceRow) -> None:
 
 def retire(turn: Turn, row: DeviceRow, old: HeldCertificate, until: int) -> None:
     """Have a certificate refused at the doors, revoked by the issuer and dropped by its device."""
-    device, key = row.device_id, row.device_id.encode()
-    counter = row.command_counter + 1
+    refuse(turn, row, old.fingerprint)
+    revoke(turn, row.device_id, old, Reason.CERTIFICATE_RETIRED)
+    row.command_counter += 1
     turn.send(
         DEVICE_COMMANDS,
-        key,
-        commands.RefuseCertificate(
-            turn.new_id("refuse"), device, counter, turn.now, old.fingerprint
-        ),
-    )
-    revoke(turn, device, old, Reason.CERTIFICATE_RETIRED)
-    turn.send(
-        DEVICE_COMMANDS,
-        key,
+        row.device_id.encode(),
         commands.DropCertificate(
             turn.new_id("drop"),
-            device,
-            counter + 1,
+            row.device_id,
+            row.command_counter,
             turn.now,
             max(old.not_after_at, until),
             old.fingerprint,
         ),
     )
-    row.command_counter = counter + 1
     certificate.put(row, changed(old, status=certificate.UNDER_RETIRED, grace_until_at=until))
+
+
+def refuse(turn: Turn, row: DeviceRow, fingerprint: bytes) -> None:
+    """Have the doors refuse a certificate."""
+    row.command_counter += 1
+    turn.send(
+        DEVICE_COMMANDS,
+        row.device_id.encode(),
+        commands.RefuseCertificate(
+            turn.new_id("refuse"), row.device_id, row.command_counter, turn.now, fingerprint
+        ),
+    )
 
 
 def revoke(turn: Turn, device_id: str, old: HeldCertificate, reason: Reason) -> None:

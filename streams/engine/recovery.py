@@ -3,7 +3,6 @@
 The store on the disk is a prefix of the changelog; what is missing is read. It is thrown away
 where it is none: the topic was made anew, the changelog ends before it, or the changelog was cut
 behind it (rows that changed in the part that is gone would stay old). Then the changelog is read
-from configuration.cluster import Cluster
 from its first record.
 
 A changelog that was cut does not hold all rows any more. It shows: the partition row counts them.
