@@ -4,6 +4,7 @@ Rules of this file: a password never stands in the configuration itself; without
 """
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -157,7 +158,7 @@ class Kafka(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Kafka":
         spoken, sasl = self.security_protocol, self.sasl
-        if self.sasl.username and spoken != "SASL_SSL":
+        if sasl.username and spoken != "SASL_SSL":
             raise ValueError(f"sasl.username wants securityProtocol: SASL_SSL, not {spoken}")
         if spoken == "PLAINTEXT":
             if self.tls.ca or self.tls.cert:
@@ -182,10 +183,10 @@ class Kafka(Section):
             return None
         tls, sasl = self.tls, self.sasl
         found = Security(tls.ca, tls.cert, tls.private_key)
-        if self.security_protocol == "SSL" or sasl.username is None:
+        if sasl.username is None:
             return found
         password = sasl.password or _password(Path(sasl.password_file or ""))
-        return Security(found.ca, found.cert, found.key, sasl.username, password, sasl.mechanism)
+        return replace(found, username=sasl.username, password=password, mechanism=sasl.mechanism)
 
     def cluster(self, local: str) -> Cluster:
         """Return Kafka as every client reaches it; `local` is the local stack's address."""
