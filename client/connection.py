@@ -33,6 +33,7 @@ from configuration.cluster import LOCAL, Cluster
 from schemas.fleet_states import FleetRow
 from schemas.pending import PendingRow
 from schemas.states import DeviceRow
+from streams.core.description import UNNAMED_TYPE
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -110,7 +111,7 @@ class Registry:
         self,
         device_id: str,
         fingerprint: str,
-        device_type: str = "device",
+        device_type: str = UNNAMED_TYPE,
         tags: Sequence[str] = (),
     ) -> "Device":
         """Register a device that waits with this certificate (SHA-256). Raises FleetError."""

@@ -293,12 +293,9 @@ class Fleet:
     def pending(self) -> list[PendingRow]:
         """Return who waits for approval, and who was rejected; the one seen first stands first.
 
-        Reads all of `device.state`, and decodes their rows alone.
+        Reads all of `device.state` once, and decodes their rows alone.
         """
-        keys = self._reader.keys(topics.DEVICE_STATE, PendingRow)
-        found = self.read(topics.DEVICE_STATE, wanted=keys.__contains__)
-        newest = {one.key: one.record for one in found}
-        rows = [one for one in newest.values() if isinstance(one, PendingRow)]
+        rows: list[PendingRow] = self._reader.newest(topics.DEVICE_STATE, PendingRow)
         return sorted(rows, key=lambda one: (one.first_seen_at, one.device_id))
 
     def devices(self) -> dict[str, DeviceRow]:

@@ -135,16 +135,32 @@ class Reader:
 
     def keys(self, topic: str, kind: type) -> set[bytes]:
         """Return the keys of a compacted topic that hold a record of this kind; none is decoded."""
-        found: set[bytes] = set()
+        held: set[bytes] = set()
+        for key, _, holds in self._changes(topic, kind):
+            change = held.add if holds else held.discard
+            change(key)
+        return held
+
+    def newest(self, topic: str, kind: type) -> list[Any]:
+        """Return the records of this kind that a compacted topic holds; no other is decoded."""
+        held: dict[bytes, Message] = {}
+        for key, message, holds in self._changes(topic, kind):
+            if holds:
+                held[key] = message
+            else:
+                held.pop(key, None)
+        records = [found(topic, message).record for message in held.values()]
+        return [one for one in records if one is not None]
+
+    def _changes(self, topic: str, kind: type) -> Iterator[tuple[bytes, Message, bool]]:
+        """Yield each key, its message, and whether that holds a record of this kind."""
         headers = tuple(
             codec.HEADER.pack(codec.MAGIC, one) for one in codec.catalogue()[kind.__name__]
         )
         for number in self.partitions(topic):
             for message in self._messages(topic, number, 0):
                 holds = (message.value() or b"").startswith(headers)
-                change = found.add if holds else found.discard
-                change(message.key() or b"")
-        return found
+                yield message.key() or b"", message, holds
 
     def _where(
         self, topic: str, device_id: str, partition: int | None, key: bytes
