@@ -9,7 +9,6 @@ import hashlib
 import http.client
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from device import durable
+from schemas.artefact import Artefact
 
 BYTES_MAX = 1 << 30
 """The largest artefact."""
@@ -33,20 +33,6 @@ RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 Key = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 Keys = Mapping[str, Key]
 """Who may sign artefacts, by the `key_id` of the campaign."""
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What the device is asked to install; `size` is bytes (0: not said), `sha256` the digest."""
-
-    kind: str
-    name: str
-    version: str
-    uri: str
-    size: int
-    sha256: bytes
-    signature: bytes
-    key_id: str
 
 
 class UpdateFailed(RuntimeError):
@@ -65,35 +51,35 @@ def public_key(path: Path) -> Key:
     return key
 
 
-def objection(update: Update, keys: Keys) -> str:
-    """Return why an update is not to be trusted, empty for one that is.
+def objection(artefact: Artefact, keys: Keys) -> str:
+    """Return why an artefact is not to be trusted, empty for one that is.
 
     ECDSA is over the artefact with SHA-256 (`openssl dgst -sha256 -sign`), Ed25519 over its digest.
     """
-    key = keys.get(update.key_id)
+    key = keys.get(artefact.key_id)
     if key is None:
-        return f"no key {update.key_id[:64]!r} is trusted here"
+        return f"no key {artefact.key_id[:64]!r} is trusted here"
     try:
         if isinstance(key, ed25519.Ed25519PublicKey):
-            key.verify(update.signature, update.sha256)
+            key.verify(artefact.signature, artefact.sha256)
         else:
-            key.verify(update.signature, update.sha256, ec.ECDSA(Prehashed(SHA256())))
+            key.verify(artefact.signature, artefact.sha256, ec.ECDSA(Prehashed(SHA256())))
     except (InvalidSignature, ValueError):
-        return f"the signature is not one of key {update.key_id[:64]!r} over this digest"
+        return f"the signature is not one of key {artefact.key_id[:64]!r} over this digest"
     return ""
 
 
-def fetch(update: Update, into: Path, wanted: Callable[[], bool]) -> None:
+def fetch(artefact: Artefact, into: Path, wanted: Callable[[], bool]) -> None:
     """Write the artefact to a new file, durably, for as long as it is wanted.
 
     Raises Unreached where another try may help, and UpdateFailed where none will.
     """
-    if not 0 <= update.size <= BYTES_MAX:
-        raise UpdateFailed(f"{update.size} bytes; the limit is {BYTES_MAX}")
-    connection, path = _server(update.uri)
+    if not 0 <= artefact.size <= BYTES_MAX:
+        raise UpdateFailed(f"{artefact.size} bytes; the limit is {BYTES_MAX}")
+    connection, path = _server(artefact.uri)
     try:
         connection.request("GET", path)
-        _take(connection.getresponse(), update, into, wanted)
+        _take(connection.getresponse(), artefact, into, wanted)
     except (OSError, http.client.HTTPException) as error:
         raise Unreached(f"{type(error).__name__}: {error}") from error
     finally:
@@ -115,7 +101,7 @@ def _server(uri: str) -> tuple[http.client.HTTPConnection, str]:
 
 
 def _take(
-    response: http.client.HTTPResponse, update: Update, into: Path, wanted: Callable[[], bool]
+    response: http.client.HTTPResponse, artefact: Artefact, into: Path, wanted: Callable[[], bool]
 ) -> None:
     if response.status != http.client.OK:
         error = Unreached if response.status in RETRIED else UpdateFailed
@@ -124,13 +110,13 @@ def _take(
     with durable.writing(into) as file:
         while chunk := response.read(CHUNK_BYTES):
             size += len(chunk)
-            if size > (update.size or BYTES_MAX):
+            if size > (artefact.size or BYTES_MAX):
                 raise UpdateFailed("the artefact is larger than announced")
             if time.monotonic() > until or not wanted():
                 raise Unreached("the fetch was given up")
             digest.update(chunk)
             file.write(chunk)
-    if update.size and size < update.size:
-        raise Unreached(f"{size} bytes of {update.size} came")
-    if digest.digest() != update.sha256:
+    if artefact.size and size < artefact.size:
+        raise Unreached(f"{size} bytes of {artefact.size} came")
+    if digest.digest() != artefact.sha256:
         raise UpdateFailed("the artefact has another digest than announced")

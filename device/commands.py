@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from device.artefacts import Update, UpdateFailed
+from device.artefacts import UpdateFailed
 from device.payloads import DONE, FAILED, REFUSED, Command, Malformed, Reply
 from device.store import DropRefused, Identity, InstallRefused, Store
 from pki.requests import make_signing_request
+from schemas.artefact import Artefact
 
 SigningKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
@@ -35,8 +36,8 @@ class Handlers:
     device with neither refuses updates.
     """
 
-    updater: Callable[[str, Update], Reply] | None = None
-    installer: Callable[[Update], None] | None = None
+    updater: Callable[[str, Artefact], Reply] | None = None
+    installer: Callable[[Artefact], None] | None = None
 
     def __init__(self, device_id: str, store: Store) -> None:
         self.device_id = device_id
@@ -104,7 +105,7 @@ class Handlers:
         if not isinstance(size, int) or not all(isinstance(one, str) for one in texts.values()):
             raise Malformed("an update names its kind, name, version, uri and size")
         digest, signature = command.raw("sha256"), command.raw("signature")
-        asked = Update(**texts, size=size, sha256=digest, signature=signature, key_id=str(key_id))
+        asked = Artefact(**texts, size=size, sha256=digest, signature=signature, key_id=str(key_id))
         if self.updater is not None:
             return self.updater(command.command_id, asked)
         assert self.installer is not None

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from device import durable, faults
-from device.artefacts import Update
+from schemas.artefact import Artefact
 from schemas.progress import Progress
 
 STARTS_MAX = 3
@@ -57,7 +57,7 @@ class Work:
     """One update: `starts` counts those on trial; `word` and `detail` are its end."""
 
     command_id: str
-    update: Update
+    update: Artefact
     stage: Stage
     starts: int = 0
     word: str = ""
@@ -95,7 +95,7 @@ class Slots:
         with faults.around("update:tried"):
             self._keep(replace(self.state, work=tried))
 
-    def want(self, command_id: str, update: Update) -> None:
+    def want(self, command_id: str, update: Artefact) -> None:
         """Keep what is asked for; what is good already has ended before it begins."""
         work = Work(command_id, update, Stage.WANTED)
         good = self.state.good

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device import artefacts
-from device.artefacts import Keys, Unreached, Update, UpdateFailed
+from device.artefacts import Keys, Unreached, UpdateFailed
 from device.payloads import ACCEPTED, REFUSED, Reply
 from device.slots import ARTEFACT, STARTS_MAX, Slots, Stage, Work
+from schemas.artefact import Artefact
 from schemas.progress import OUTCOMES, Progress
 
 _log = logging.getLogger("fleetcert.device.updates")
@@ -59,7 +60,7 @@ class Updater:
         self._asked, self._in_session = asyncio.Event(), asyncio.Event()
         self._stopped = False
 
-    def take(self, command_id: str, update: Update) -> Reply:
+    def take(self, command_id: str, update: Artefact) -> Reply:
         """Return the answer to an update's command, which is kept then."""
         work = self.slots.state.work
         if work is not None and work.command_id == command_id:
@@ -114,7 +115,7 @@ class Updater:
             _log.warning("update failed version=%s error=%s", work.update.version, error)
             self.slots.end(Progress.FAILED, str(error))
 
-    async def _fetch(self, update: Update) -> Path:
+    async def _fetch(self, update: Artefact) -> Path:
         for left in reversed(range(self._how.fetches_max)):
             folder = self.slots.aside()
             into = folder / ARTEFACT

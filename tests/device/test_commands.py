@@ -7,13 +7,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from device import provision
-from device.artefacts import Update, UpdateFailed
+from device.artefacts import UpdateFailed
 from device.commands import Handlers
 from device.misbehaviour import BEHAVIOURS
 from device.payloads import Command
 from device.provision import DeviceCa
 from device.store import Store
 from pki.requests import examine
+from schemas.artefact import Artefact
 
 NONCE = b"n" * 32
 
@@ -138,9 +139,9 @@ def test_an_update_is_handed_to_the_installer(lamp: Path) -> None:
     handlers, seen = Handlers("lamp", Store(lamp)), []
     handlers.installer = seen.append
     assert handlers.answer(asked("InstallUpdate", **UPDATE)).outcome == "done"
-    assert seen == [Update(**UPDATE)]
+    assert seen == [Artefact(**UPDATE)]
 
-    def broken(update: Update) -> None:
+    def broken(update: Artefact) -> None:
         raise UpdateFailed(f"{update.version}: wrong signature")
 
     handlers.installer = broken

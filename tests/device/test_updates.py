@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device import faults, slots
-from device.artefacts import Update
 from device.outbox import BEGINNING, Durability, Outbox
 from device.payloads import Reply
 from device.slots import STARTS_MAX, Slots, SlotsUnreadable, Stage
 from device.updates import Updater, Updating
+from schemas.artefact import Artefact
 from schemas.progress import IN_WORK, OUTCOMES, Progress
 from tests.helpers.artefacts import Artefacts
 
@@ -35,7 +35,7 @@ class Device:
     reached: bool = True
     said: list[tuple[str, str]] = field(default_factory=list)
 
-    def live(self, command_id: str, update: Update, crashes: Sequence[str] = ()) -> None:
+    def live(self, command_id: str, update: Artefact, crashes: Sequence[str] = ()) -> None:
         """Carry an update out, dying once at each of these points, one a start."""
         left = list(crashes)
         for _ in range(STARTS_ENOUGH):
@@ -47,7 +47,7 @@ class Device:
             assert self.is_good(), "dead, and what was good is not whole"
         raise AssertionError(f"no end in {STARTS_ENOUGH} starts: {self.said}")
 
-    async def start(self, command_id: str, update: Update, crash: str) -> bool:
+    async def start(self, command_id: str, update: Artefact, crash: str) -> bool:
         """Start; the command comes with the session. Return whether the last word is kept."""
         if crash:
             faults.arm(crash)

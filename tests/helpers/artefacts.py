@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device.artefacts import Keys, Update
+from device.artefacts import Keys
+from schemas.artefact import Artefact
 
 KEY_ID = "release-1"
 
@@ -30,12 +31,12 @@ class Artefacts:
         """Who is trusted to sign."""
         return {KEY_ID: self.key.public_key()}
 
-    def offer(self, version: str, content: bytes) -> Update:
+    def offer(self, version: str, content: bytes) -> Artefact:
         """Serve an artefact, and return the update that names it."""
         path = f"/pump-{version}.bin"
         self.held[path] = content
         signature = self.key.sign(content, ec.ECDSA(hashes.SHA256()))
-        return Update(
+        return Artefact(
             "firmware", "pump", version, f"http://127.0.0.1:{self.port}{path}", len(content),
             hashlib.sha256(content).digest(), signature, KEY_ID,
         )  # fmt: skip
