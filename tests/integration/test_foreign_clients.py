@@ -1,8 +1,8 @@
 """CoAP clients that nobody here wrote against the bridge in this process, as a device would ask.
 
 Californium's Scandium speaks DTLS 1.2; over coaps+tcp Californium does not begin as RFC 8323
-demands, so there it is not asked. go-coap speaks coaps+tcp with Go's own TLS 1.3; it wants Go, so
-`make interop` alone asks it.
+demands, so there it is not asked. go-coap speaks coaps+tcp with Go's own TLS 1.3, and coap-rs on
+BoringSSL nothing but DTLS 1.3; they want Go and Rust, so `make interop` alone asks them.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from tests.coap.rig import Authorities, Identity, Running
 from tests.est.rig import Machine
 from tests.helpers.golang import go_coap_peer
 from tests.helpers.java import californium_peer
+from tests.helpers.rust import boringssl_peer
 from tests.helpers.wait import until_async
 
 WHOLE = os.environ.get("FLEETCERT_INTEROP") == "1"
@@ -47,7 +48,8 @@ class Client:
 
 CALIFORNIUM = Client("californium", californium_peer, "coaps://")
 GO_COAP = Client("go-coap", go_coap_peer)
-CLIENTS = (CALIFORNIUM, GO_COAP) if WHOLE else (CALIFORNIUM,)
+BORINGSSL = Client("boringssl", boringssl_peer)
+CLIENTS = (CALIFORNIUM, GO_COAP, BORINGSSL) if WHOLE else (CALIFORNIUM,)
 
 pytestmark = pytest.mark.parametrize("client", CLIENTS, ids=str)
 
