@@ -74,3 +74,12 @@ def test_every_make_target_that_is_shown_exists() -> None:
     for page in PAGES:
         shown = re.findall(r"`make ([a-z]+)|^make ([a-z]+)", page.read_text(), re.MULTILINE)
         assert {one for pair in shown for one in pair if one} <= targets, page.name
+
+
+def test_every_decision_has_a_number_of_its_own() -> None:
+    """A decision is quoted by its number: in its name and its title, and of no other."""
+    decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    numbers = [page.name[:4] for page in decisions]
+    assert len(set(numbers)) == len(numbers), numbers
+    for page, number in zip(decisions, numbers, strict=True):
+        assert page.read_text().startswith(f"# {number} "), page.name
