@@ -110,14 +110,10 @@ def _keyed(
 ) -> None:
     """Let the row that an event names answer it."""
     key, event = entry.key, entry.event
-    before = folded.rows.get(key)
-    if before is None:
-        if event.device_id.encode() != key or not is_device_id(event.device_id):
-            turn.dead_letter(
-                Reason.MALFORMED, "the key is not the device id", entry.key, entry.value
-            )
-            return
-        before = partition.read(key)
+    if event.device_id.encode() != key or not is_device_id(event.device_id):
+        turn.dead_letter(Reason.MALFORMED, "the key is not the device id", key, entry.value)
+        return
+    before = folded.rows.get(key) or partition.read(key)
     try:
         after = machine.step(turn, before, event)
     except Exception as error:

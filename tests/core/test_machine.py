@@ -143,6 +143,17 @@ def test_a_key_that_is_no_device_id_goes_to_the_dead_letters(device: str, key: b
     assert folded.rows == {}
 
 
+def test_no_batch_lets_an_event_change_the_row_of_another_device() -> None:
+    """Also where that row was changed in the same batch: a replay cuts batches elsewhere."""
+    history = History()
+    stranger = Entry(1, START, KEY, b"", RotationOrdered("stranger", "0", "tests"))
+    folded = history.fold(
+        Entry(0, START, KEY, b"", RotationOrdered(DEVICE, "0", "tests")), stranger
+    )
+    assert folded.outputs[-1].record.reason == "malformed"
+    assert folded.rows[KEY].events == 1
+
+
 def test_an_undecodable_record_goes_to_the_dead_letters_whole() -> None:
     """With its bytes, its key, its place and what was wrong."""
     folded = History().fold(Entry(0, START, b"k", b"garbage", None, "unknown schema id 9"))

@@ -134,11 +134,15 @@ modes = st.builds(
     ),
     st.integers(1, 5), st.sampled_from(MODES),
 )  # fmt: skip
-histories = st.lists(st.one_of(keyed, keyed, ticks, doors, policies, modes), max_size=60)
+misplaced = st.tuples(st.sampled_from([b"a", b"b", b"@fleet:f", b"@sums:f"]), keyed)
+histories = st.lists(st.one_of(keyed, keyed, ticks, doors, policies, modes, misplaced), max_size=60)
 
 
 def entries(history: Sequence[Any]) -> list[Entry]:
-    """Return the history as entries; a number lets that many milliseconds pass."""
+    """Return the history as entries; a number lets that many milliseconds pass.
+
+    An event with bytes beside it is written under that key.
+    """
     made, now = [], START
     for offset, one in enumerate(history):
         if isinstance(one, int):
@@ -148,6 +152,8 @@ def entries(history: Sequence[Any]) -> list[Entry]:
         elif isinstance(one, events.DoorServed):
             served = replace(one, at=now, number=now + one.number)
             made.append(Entry(offset, now, BROADCAST_KEY, b"", served))
+        elif isinstance(one, tuple):
+            made.append(Entry(offset, now, one[0], b"", one[1]))
         else:
             key = getattr(one, "device_id", "").encode() or BROADCAST_KEY
             made.append(Entry(offset, now, key, b"", one))
