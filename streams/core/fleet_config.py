@@ -223,6 +223,8 @@ def _walk(node: dict[str, Any], prefix: str, removed: list[str]) -> list[tuple[s
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, value in pairs:
+        if not name.isprintable():  # half a surrogate pair is text that nobody can write down
+            raise Objection(f"{name!a}: no such name")
         if name in made:
             raise Objection(f"{name} stands twice in one object")
         made[name] = value

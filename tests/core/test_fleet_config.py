@@ -126,6 +126,7 @@ def test_a_valid_configuration_survives_the_typed_form(values: dict[str, Any]) -
         ('{"updatePolicy":{"timeWindow":{"days":[]}}}', "expected a list of mon"),
         ('{"updatePolicy":{"timeWindow":{"days":[[]]}}}', "expected a list of mon"),
         ('{"maxDevices":1,"maxDevices":2}', "maxDevices stands twice"),
+        (r'{"\ud800":1,"\ud800":2}', r"'\ud800': no such name"),
         ("[1]", "no JSON object"),
         ("{", "no JSON: "),
         ("[" * 16_000, "nested too deeply"),
