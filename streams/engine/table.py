@@ -268,8 +268,9 @@ class TablePartition(Generic[R]):
         self._cache.update(cast(Mapping[bytes, R], kept))
 
     def _scan(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, R]]:
-        decode = self._program.decode
-        return [(key, decode(row)) for key, row in self._store.scan(prefix, after, limit)]
+        more = PARTITION_KEY.startswith(prefix)  # it lies among the machine's rows and is none
+        found, decode = self._store.scan(prefix, after, limit + more), self._program.decode
+        return [(key, decode(row)) for key, row in found if key != PARTITION_KEY][:limit]
 
     def _read(self, key: bytes) -> R | None:
         found = self._cache.get(key)
