@@ -60,9 +60,9 @@ chaos: setup ## The large fault tests: 200 faults of processes, 300 kills of dev
 	FLEETCERT_CHAOS=1 $(BIN)/pytest -s --show-capture=no tests/integration/test_faults.py \
 		tests/integration/test_device_faults.py tests/integration/test_engine_group.py
 
-interop: setup ## The CoAP bridge against libcoap, Californium, go-coap (wants Go) and BoringSSL (wants Rust, cmake, libclang): every certificate, every transport
+interop: setup ## The doors against clients that nobody here wrote (wants Go, Rust, cmake, libclang): every certificate, every transport
 	FLEETCERT_INTEROP=1 $(BIN)/pytest tests/integration/test_libcoap.py \
-		tests/integration/test_foreign_clients.py
+		tests/integration/test_foreign_clients.py tests/integration/test_foreign_est.py
 
 fuzz: setup ## A million damaged messages to the CoAP bridge; FLEETCERT_FUZZ_SEED=N begins elsewhere
 	FLEETCERT_FUZZ=1000000 $(BIN)/pytest tests/coap/test_fuzz.py

@@ -51,11 +51,14 @@ PER_SECOND, BURST = 0.5, 10.0
 GUESSES_PER_SECOND, GUESSES = 0.1, 10.0
 """Wrong tokens that may come from one address, or one /64 of IPv6."""
 AWAY_SECONDS, CALM_SECONDS = 5, 10
+NO_TEXT = ""
+"""For answers that ask a client to go on: Bouncy Castle 1.82 gives up where they have a body."""
 BASE64 = {"Content-Transfer-Encoding": "base64"}
 """RFC 8951 section 3.1 no longer wants it; clients of RFC 7030 look for it."""
 PKCS7, PKCS10 = "application/pkcs7-mime", "application/pkcs10"
 CERTS_ONLY = f"{PKCS7}; smime-type=certs-only"
-INVITATION = {"WWW-Authenticate": 'Basic realm="EST", charset="UTF-8"'}
+REALM = "EST: the id of a device and the token of its invitation"
+INVITATION = {"WWW-Authenticate": f'Basic realm="{REALM}", charset="UTF-8"'}
 CHALLENGE = {"WWW-Authenticate": 'TLS-Client-Certificate realm="EST"'}
 
 
@@ -180,9 +183,8 @@ class EstServer:
         try:
             response = await self._dispatch(request, name)
         except _Refusal as refusal:
-            response = web.Response(
-                status=refusal.status, text=refusal.text + "\n", headers=refusal.headers
-            )
+            text = f"{refusal.text}\n" if refusal.text else ""
+            response = web.Response(status=refusal.status, text=text, headers=refusal.headers)
         except web.HTTPRequestEntityTooLarge:
             self._meter.refused(Reason.OVERSIZE.value)
             text = f"at most {forms.REQUEST_BYTES_MAX} bytes\n"
@@ -220,8 +222,7 @@ class EstServer:
             if transport.get_extra_info("ssl_object").getpeercert(binary_form=True):
                 self._present(request)
                 raise _Refusal(HTTPStatus.FORBIDDEN, "who has a certificate: simplereenroll")
-            text = "a device enrols by its id and the token of an invitation"
-            raise _Refusal(HTTPStatus.UNAUTHORIZED, text, INVITATION)
+            raise _Refusal(HTTPStatus.UNAUTHORIZED, NO_TEXT, INVITATION)
         admitted = self._admitted(given, network(transport.get_extra_info("peername")[0]))
         self._slow(admitted.invited.device_id)
         return await self._certified(request, partial(self._invitations.enrol, admitted))
@@ -261,8 +262,7 @@ class EstServer:
             self._meter.refused(error.reason.value)
             raise _refusal(error) from error
         except Pending as pending:
-            text = "the certificate is being made: send the same request again"
-            raise _Refusal(HTTPStatus.ACCEPTED, text, _after(pending.seconds)) from pending
+            raise _Refusal(HTTPStatus.ACCEPTED, NO_TEXT, _after(pending.seconds)) from pending
         except Away as away:
             text = "not known to be recorded: send the same request again"
             raise _Refusal(HTTPStatus.SERVICE_UNAVAILABLE, text, _after(AWAY_SECONDS)) from away

@@ -1,4 +1,4 @@
-"""CoAP clients that nobody here wrote, as processes: a line in, a line out; a bridge for them."""
+"""Clients that nobody here wrote, as processes: a line in, a line out; a bridge for them."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ class Peer:
 
 @contextlib.asynccontextmanager
 async def peer(
-    command: Sequence[str], address: str, found: Running, identity: Identity | None
+    command: Sequence[str], address: str, authorities: Authorities, identity: Identity | None
 ) -> AsyncIterator[Peer]:
     """Run a client by its command against an address, under an identity or under none."""
     shown = "none"
@@ -67,7 +67,7 @@ async def peer(
         shown = str(both)
     process = await asyncio.create_subprocess_exec(
         *(*command, address, shown),
-        str(found.authorities.service_ca),
+        str(authorities.service_ca),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

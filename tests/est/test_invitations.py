@@ -58,8 +58,10 @@ async def test_who_is_not_invited_gets_401(
         csr = door.csr(device_id)
         status, headers, body = await door.curl("simpleenroll", None, csr, *credentials)
         assert status == 401
-        assert headers["www-authenticate"].startswith("Basic realm=")
-        if kind != "none":
+        assert headers["www-authenticate"] == f'Basic realm="{server.REALM}", charset="UTF-8"'
+        if kind == "none":
+            assert body == b""  # Bouncy Castle 1.82 answers no challenge that has a body
+        else:
             sentence = b"invitation-unknown: No invitation of the device has this token.\n"
             assert body == sentence
             assert door.count.refusals[Reason.INVITATION_UNKNOWN.value] == 1

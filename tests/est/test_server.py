@@ -51,13 +51,17 @@ async def test_a_standard_client_renews(authorities: Authorities, tmp_path: Path
 async def test_the_same_request_gets_the_same_certificate(
     authorities: Authorities, tmp_path: Path
 ) -> None:
-    """202 and Retry-After while it is made; the same CSR once more, byte for byte, then 200."""
+    """202 and Retry-After while it is made; the same CSR once more, byte for byte, then 200.
+
+    A 202 has no body: Bouncy Castle 1.82 gives up where it has one.
+    """
     async with running(authorities, tmp_path) as door:
         door.bridge._renewals._patience_seconds = 0.05
         device, csr = authorities.device("pump-2"), door.csr("pump-2")
         door.machine.silent = True
-        status, headers, _ = await door.curl("simplereenroll", device, csr)
+        status, headers, body = await door.curl("simplereenroll", device, csr)
         assert (status, headers["retry-after"]) == (202, str(renewals.RETRY_SECONDS))
+        assert body == b""
         door.machine.silent = False
         door.bridge._renewals._patience_seconds = 10.0
         first = await door.curl("simplereenroll", device, csr)

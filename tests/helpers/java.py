@@ -1,4 +1,4 @@
-"""The reference implementations, which are in Java: Kafka's own tools, Avro's, Californium."""
+"""What nobody here wrote and is in Java: Kafka's own tools, Avro's, Californium, Bouncy Castle."""
 
 import hashlib
 import os
@@ -9,8 +9,7 @@ from client.local import kafka
 
 TOOLS = Path(__file__).resolve().parents[2] / "var" / "tools"
 AVRO_TOOLS = "org.apache.avro:avro-tools:1.12.0"
-PEER = Path(__file__).resolve().parents[1] / "californium" / "Peer.java"
-PEER_POM = PEER.with_name("pom.xml")
+PEERS = Path(__file__).resolve().parents[1]
 QUICK = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8")
 DOWNLOAD_SECONDS = 600
 RUN_SECONDS = 60
@@ -28,21 +27,33 @@ def avro_tool(name: str, *arguments: str, input: bytes) -> bytes:
 
 
 def californium_peer() -> list[str]:
-    """Return the command of a CoAP client on Californium; built once, by Maven and Eclipse's javac.
+    """Return the command of a CoAP client on Californium (tests/californium)."""
+    return _peer("californium")
+
+
+def bouncy_castle_peer() -> list[str]:
+    """Return the command of an EST client on Bouncy Castle (tests/bouncycastle)."""
+    return _peer("bouncycastle")
+
+
+def _peer(name: str) -> list[str]:
+    """Return a client's command; built once, by Maven and Eclipse's javac.
 
     So a Java runtime is enough.
     """
-    digest = hashlib.sha256(b"".join(one.read_bytes() for one in (PEER, PEER_POM))).hexdigest()
-    folder = TOOLS / f"californium-{digest[:16]}"
+    source = PEERS / name / "Peer.java"
+    pom = source.with_name("pom.xml")
+    digest = hashlib.sha256(b"".join(one.read_bytes() for one in (source, pom))).hexdigest()
+    folder = TOOLS / f"{name}-{digest[:16]}"
     if not folder.exists():
-        fresh = folder.with_name(f"californium-{os.getpid()}")
-        command = ["mvn", "-q", "-B", "-f", str(PEER_POM), "dependency:copy-dependencies"]
+        fresh = folder.with_name(f"{name}-{os.getpid()}")
+        command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
         command += ["-DincludeScope=runtime", f"-DoutputDirectory={fresh}/libs"]
         subprocess.run(command, check=True, capture_output=True, timeout=DOWNLOAD_SECONDS)
         jars = os.pathsep.join(map(str, sorted(fresh.glob("libs/*.jar"))))
         (compiler,) = fresh.glob("libs/ecj-*.jar")
         command = ["-jar", str(compiler), "-17", "-proc:none", "-cp", jars]
-        _java(*command, "-d", str(fresh / "classes"), str(PEER), input=b"")
+        _java(*command, "-d", str(fresh / "classes"), str(source), input=b"")
         fresh.rename(folder)
     return ["java", *QUICK, "-cp", f"{folder}/classes{os.pathsep}{folder}/libs/*", "Peer"]
 

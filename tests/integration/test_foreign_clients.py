@@ -64,7 +64,8 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
 async def asking(client: Client, found: Running, identity: Identity | None) -> AsyncIterator[Peer]:
     """Run the client against the bridge."""
     command = await asyncio.to_thread(client.command)
-    async with peer(command, f"{client.scheme}localhost:{found.port}", found, identity) as one:
+    address = f"{client.scheme}localhost:{found.port}"
+    async with peer(command, address, found.authorities, identity) as one:
         yield one
 
 
