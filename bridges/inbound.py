@@ -7,10 +7,10 @@ cannot be understood is Refused with a Reason, and its door keeps the bytes in a
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import cbor2
 import msgspec
 
 from pki.requests import VERIFIER, Examined, MalformedRequest, examine
+from protocols import cbor
 from schemas import events, progress
 from schemas.decisions import DeadLetter
 from schemas.envelope import Evidence, Numbering
@@ -104,7 +104,7 @@ def letter(error: Refused, device_id: str, origin: str, payload: bytes) -> Trans
 def mapping(payload: bytes, content_type: str) -> dict[str, Any]:
     """Return the map that a payload is, CBOR or JSON. Raises Refused."""
     try:
-        value = cbor2.loads(payload) if content_type == CBOR else msgspec.json.decode(payload)
+        value = cbor.loads(payload) if content_type == CBOR else msgspec.json.decode(payload)
     except Exception as error:  # cbor2 raises many kinds on garbage; all mean the same
         raise Refused(Reason.MALFORMED, f"not {content_type or 'JSON'}") from error
     if not isinstance(value, dict):

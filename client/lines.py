@@ -5,10 +5,9 @@ import json
 from collections.abc import Callable, Collection
 from typing import Any
 
-import cbor2
-
 from client import instants
 from client.terminal import safe
+from protocols import cbor
 from schemas import commands, decisions, events, pending, states
 from schemas.envelope import Evidence
 from streams.core import anomaly, rotation
@@ -56,7 +55,7 @@ def _short(text: str) -> str:
 
 
 def _payload(data: bytes) -> str:
-    for load in (json.loads, cbor2.loads):
+    for load in (json.loads, cbor.loads):
         try:
             said = load(data)
         except Exception:  # noqa: S112 - a device may have sent anything

@@ -18,10 +18,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
+from protocols.cbor import TAGS
+
 MESSAGE_BYTES_MAX = 32_768
 """The largest message read, in bytes."""
-DEPTH_MAX = 4
-"""How deep its CBOR may be nested."""
+DEPTH_MAX = 2
+"""How deep its CBOR may be nested: a map of arrays. No key of an inner map can be an array."""
+LONG_MAPS = bytes(range(0xB8, 0xBC))
+"""What a map of more than 23 labels begins with. Its keys could collide, at quadratic cost."""
 CHAIN_MAX = 4
 """How many certificates an x5chain may hold."""
 
@@ -123,12 +127,14 @@ def decode(data: bytes, tag: int | None = None) -> Any:
         if not data.startswith(bytes([0xC0 | tag])):
             raise Malformed(f"does not begin with tag {tag}")
         data = data[1:]
+    if data[:1] and data[0] in LONG_MAPS:
+        raise Malformed("a map of more than 23 labels")
     stream = io.BytesIO(data)
     try:
         value = cbor2.load(
             stream,
             tag_hook=_refuse_tag,
-            semantic_decoders=dict.fromkeys(_TAGS_REFUSED, _refuse_tag),
+            semantic_decoders=dict.fromkeys(TAGS, _refuse_tag),
             max_depth=DEPTH_MAX,
             allow_indefinite=False,
             allow_duplicate_keys=False,
