@@ -105,6 +105,17 @@ def near_at(row: DeviceRow, days_before_expiry: int) -> int:
     )
 
 
+def nears_at(not_before_at: int, not_after_at: int, days_before_expiry: int) -> int:
+    """Return when a certificate nears its end: by days or at two thirds, whichever is first.
+
+    One that lives no longer than so many days would near it at its birth, and so would the next
+    one: it goes by two thirds.
+    """
+    lifetime, days_ms = not_after_at - not_before_at, days_before_expiry * DAY_MS
+    by_thirds = not_before_at + lifetime * 2 // 3
+    return min(not_after_at - days_ms, by_thirds) if days_ms < lifetime else by_thirds
+
+
 def tell_near(turn: Turn, row: DeviceRow) -> None:
     """Say that the active certificate nears its end."""
     current = active(row)
@@ -123,9 +134,9 @@ def tell_near(turn: Turn, row: DeviceRow) -> None:
 def renew_at(row: DeviceRow, policy: Policy) -> int:
     """Return when the active certificate wants to be renewed.
 
-    At `days_before_expiry` or two thirds of the lifetime, whichever is first, and then a slot
-    that the device id gives within `stagger_ms`, which never reaches past the last tenth of the
-    lifetime. A device that comes registered so late gets its slot from the registration on.
+    When it nears its end (`nears_at`), and then at a slot that the device id gives within
+    `stagger_ms`, which never reaches past the last tenth of the lifetime. A device that comes
+    registered so late gets its slot from the registration on.
     """
     one = active(row)
     return _renew_at(
@@ -148,10 +159,7 @@ def _renew_at(
     stagger_ms: int,
 ) -> int:
     lifetime = not_after_at - not_before_at
-    near_at = max(
-        registered_at,
-        min(not_after_at - days_before_expiry * DAY_MS, not_before_at + lifetime * 2 // 3),
-    )
+    near_at = max(registered_at, nears_at(not_before_at, not_after_at, days_before_expiry))
     latest_at = not_after_at - lifetime // 10
     return min(near_at + slot(device_id, stagger_ms), max(near_at, latest_at))
 

@@ -20,7 +20,7 @@ from schemas.fleet_states import CampaignRow, MemberRow
 from schemas.reasons import Reason
 from schemas.states import PartitionRow
 from schemas.topics import DEVICE_EVENTS, FLEET_EVENTS
-from streams.core import campaign, fleet, ring
+from streams.core import campaign, certificate, fleet, ring
 from streams.core.deadlines import Deadlines
 from streams.core.rows import Ordered, Overlay
 from streams.core.turn import Output, Turn
@@ -237,12 +237,11 @@ def forecast(
 ) -> tuple[tuple[int, int], ...]:
     """Return the rotations per hour that a fleet's certificates will ask for by themselves.
 
-    Every member's certificate nears its end as the device machine has it: at daysBeforeExpiry or
-    two thirds of the lifetime, whichever is first.
+    Every member's certificate nears its end as the device machine has it.
     """
     stage = Stage(rows, now)
     fleet_row = stage.rows.get(ring.fleet_key(fleet_id))
-    days_ms = fleet_row.config.cert_rotation.days_before_expiry * 24 * HOUR_MS
+    days = fleet_row.config.cert_rotation.days_before_expiry
     theatre = Theatre(stage, lambda order: (TYPICAL_MS, campaign.SUCCEEDED, Reason.NONE.value))
     hours: Counter[int] = Counter()
 
@@ -254,8 +253,7 @@ def forecast(
     near: list[tuple[int, str, MemberRow]] = []
     for _, row in stage.rows.items():
         if isinstance(row, MemberRow) and row.fleet_id == fleet_id and row.not_after_at:
-            lifetime = row.not_after_at - row.not_before_at
-            at = min(row.not_after_at - days_ms, row.not_before_at + lifetime * 2 // 3)
+            at = certificate.nears_at(row.not_before_at, row.not_after_at, days)
             near.append((max(now, at), row.device_id, row))
     for number, (at, device_id, row) in enumerate(sorted(near, key=lambda one: one[:2])):
         if at > until_at:

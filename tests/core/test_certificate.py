@@ -37,6 +37,21 @@ def test_renewal_is_due_by_days_or_by_two_thirds(
     assert certificate.renew_at(row(days), policy) == START + after_days * DAY_MS
 
 
+@pytest.mark.parametrize(("lives", "after"), [(1, 16), (7, 112), (30, 480), (31, 24), (45, 360)])
+def test_a_short_life_is_renewed_at_two_thirds(lives: int, after: int) -> None:
+    """Not at its birth, though that is daysBeforeExpiry away: the next one would begin there, too.
+
+    So goes the fleet's forecast. `lives` is in days, `after` in hours.
+    """
+    ends = START + lives * DAY_MS
+    assert certificate.nears_at(START, ends, 30) == START + after * 3_600_000
+    one = row(90)
+    held = replace(certificate.active(one), not_before_at=START, not_after_at=ends)
+    short = replace(one, certificates=(held,))
+    renewed = certificate.renew_at(short, Policy(stagger_ms=0))
+    assert renewed == certificate.near_at(short, 30) == START + after * 3_600_000
+
+
 @given(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.integers(1, 40 * DAY_MS))
 def test_a_staggered_slot_stays_before_the_last_tenth(device_id: str, stagger_ms: int) -> None:
     """However long the interval is, a slot leaves time for all attempts."""
