@@ -169,7 +169,8 @@ def _meant(work: Work, row: CampaignRow, member: MemberRow) -> bool:
         return False
     if member.order is not None and member.order.campaign_id == row.campaign_id:
         return False
-    if member.last is not None and member.last.campaign_id == row.campaign_id:
+    had = member.last is not None and member.last.campaign_id == row.campaign_id
+    if had and spec.selection != campaign.NEARED:  # its next certificate nears its end, too
         return False
     if not spec.continuous and member.joined_at > row.started_at:
         return False

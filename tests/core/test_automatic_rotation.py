@@ -70,6 +70,18 @@ def test_a_device_is_not_taken_twice() -> None:
     assert fleets.campaign(AUTOMATIC).enrolled == 1
 
 
+def test_a_fleet_of_short_lives_is_rotated_each_time() -> None:
+    """Also within the week in which one campaign takes all: no certificate ends."""
+    fleets = Fleets().created(config(staggered=False)).joined(["a"], NOON + DAY)
+    for number in range(1, 15):
+        fleets.wait(NOON + number * 16 * HOUR - fleets.stage.now)
+        ends = NOON + (number - 1) * 16 * HOUR + DAY
+        (order,) = orders(fleets.neared("a", ends))
+        fleets.end(order)
+        fleets.confirm("a", NOON + number * 16 * HOUR + DAY)
+    assert fleets.fleet.campaign_counter == 2
+
+
 def test_rotation_switched_off_is_said_loudly() -> None:
     """Nobody is ordered, and the decision warns."""
     fleets = ready(enabled=False)
