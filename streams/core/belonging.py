@@ -22,6 +22,7 @@ from schemas.states import (
     Abandoned,
     DeviceRow,
     FleetPolicyRow,
+    Idle,
     Proven,
     UpdateInWork,
 )
@@ -91,6 +92,17 @@ def rotation_ordered(row: DeviceRow, event: events.RotationOrdered) -> None:
             kind=ROTATION,
             update=None,
         )
+
+
+def begin_late(turn: Turn, row: DeviceRow) -> None:
+    """Begin the rotation that the fleet has ordered while another one was in work."""
+    if waits(row):
+        rotation.start(turn, row, Reason.ORDERED)
+
+
+def waits(row: DeviceRow) -> bool:
+    """Tell whether the fleet has ordered a rotation that is not in work."""
+    return row.belongs.kind == ROTATION and isinstance(row.rotation, Idle)
 
 
 def update_ordered(turn: Turn, row: DeviceRow, event: events.UpdateOrdered) -> None:

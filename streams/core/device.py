@@ -109,6 +109,7 @@ def _due(turn: Turn, before: DeviceRow) -> DeviceRow:
     rotation.due(turn, row)
     if row.belongs.fleet_id:
         belonging.nearing(turn, row)
+        belonging.begin_late(turn, row)
         belonging.follow(turn, before, row)
     anomaly.close_window(turn, row)
     anomaly.reopened(turn, row)
@@ -312,6 +313,7 @@ def _set_due(turn: Turn, row: DeviceRow) -> None:
         renewal_at,
         health_at,
         int(not row.registered_at),  # the first tick tells when it was
+        int(belonging.waits(row)),
     )
     row.next_due_at = min(filter(None, instants), default=0)
 

@@ -84,12 +84,15 @@ def deadline_at(rotation: Rotation) -> int:
 
 
 def ordered(turn: Turn, row: DeviceRow, event: RotationOrdered) -> None:
-    """Somebody asked for a rotation. A late copy of the order changes nothing."""
+    """Somebody asked for a rotation. A late copy of the order changes nothing.
+
+    A fleet's order that comes within the grace of the last rotation begins behind it.
+    """
     if not is_new(row, event.order_id):
         return
     if isinstance(row.rotation, Idle | Failed | Abandoned):
         start(turn, row, Reason.ORDERED)
-    else:
+    elif not (isinstance(row.rotation, Proven) and row.belongs.order_id == event.order_id):
         refuse(turn, row, Reason.REPEATED, event.order_id)
 
 

@@ -12,7 +12,7 @@ from schemas.fleet_sums import FleetSums
 from schemas.states import FLEET_KEY_PREFIX
 from schemas.topics import FLEET_EVENTS
 from tests.helpers.fleets import ARTEFACT
-from tests.helpers.folding import DAY, DEVICE, START, Log, fingerprint
+from tests.helpers.folding import DAY, DEVICE, POLICY, START, Log, fingerprint
 
 FLEET = "pumps"
 CAUSE = Cause(Position(FLEET_EVENTS, 0, 5), 0, 1)
@@ -151,6 +151,33 @@ def test_a_newer_order_takes_the_place_of_an_older_one() -> None:
     log.add(ordered("o1"))
     log.add(ordered("o2"))
     assert [one.order_id for one in rotated(log)[1:]] == ["o2"]
+
+
+def test_an_order_within_the_grace_of_the_last_rotation_begins_behind_it() -> None:
+    """Two campaigns one after the other: the second one's order neither hangs nor fails."""
+    log = member()
+    log.add(ordered("o1"))
+    rotated(log)
+    assert log.state() == "Proven"
+    assert log.add(ordered("o2")) == []
+    log.tick(POLICY.grace_ms)
+    assert log.state() == "Requested"
+    log.requested(2)
+    log.issued(3)
+    (_, ended) = told(log.opened(3))
+    assert (ended.order_id, ended.outcome) == ("o2", "succeeded")
+
+
+def test_an_order_outlives_a_renewal_that_the_device_had_begun() -> None:
+    """It ends with it where it succeeds, and begins by itself where the issuer refuses."""
+    log = member()
+    log.opened(1)
+    log.renewed(1)
+    log.add(ordered("o1"))
+    request = log.last(commands.SignCertificate).request_id
+    log.add(events.SigningRefused(DEVICE, request, "issuer-refused", ""))
+    log.tick(1_000)
+    assert log.state() == "Requested"
 
 
 def test_an_operators_rotation_is_nobodys_order() -> None:
