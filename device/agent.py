@@ -260,8 +260,10 @@ class Agent:
         async for message in link.messages():
             try:
                 self._take(message)
-            except OutboxFull:
-                _log.error("no room for a reply; the command comes again with the next session")
+            except OutboxFull as error:
+                _log.error(
+                    "no room for a reply, the command comes with the next session: %s", error
+                )
                 continue
             await link.acknowledge(message)
 
@@ -319,7 +321,12 @@ class Agent:
         except Malformed as error:
             _log.warning("malformed recorded message error=%s", error)
             return
-        for number in self.outbox.recorded(recorded.numbers):
+        try:
+            gone = self.outbox.recorded(recorded.numbers)
+        except OutboxFull as error:
+            _log.error("kept for now, to be sent and recorded again: %s", error)
+            return
+        for number in gone:
             if recorded.refused is None:
                 self.ledger.on_recorded(*number)
             else:

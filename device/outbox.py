@@ -5,9 +5,10 @@ item, so that a number never means two things; an item leaves only when it is re
 for good. SQLite in WAL mode; with `Durability.POWER` every commit reaches the disk.
 """
 
+import contextlib
 import enum
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,10 @@ CREATE TABLE IF NOT EXISTS said (place INTEGER PRIMARY KEY, name TEXT NOT NULL U
 
 
 class OutboxFull(RuntimeError):
-    """The outbox holds `items_max` items: wait until the bridge records some, or report less."""
+    """The outbox holds `items_max` items, or the disk takes no more; the message says which.
+
+    Wait until the bridge records some, make room on the disk, or report less.
+    """
 
 
 class PayloadTooLong(ValueError):
@@ -121,8 +125,7 @@ class Outbox:
         if len(data) > PAYLOAD_BYTES_MAX:
             raise PayloadTooLong(f"{len(data)} bytes, the limit is {PAYLOAD_BYTES_MAX}")
         with faults.around("outbox:item"):
-            with self._database:
-                self._database.execute("BEGIN IMMEDIATE")
+            with self._whole():
                 self._database.execute(
                     "INSERT INTO items VALUES (?, ?, ?, ?, ?)", (*number, topic, content_type, data)
                 )
@@ -147,22 +150,31 @@ class Outbox:
         return [Item((boot, sequence), *rest) for boot, sequence, *rest in rows]
 
     def recorded(self, numbers: Iterable[Number]) -> list[Number]:
-        """Let go of these items; return the ones that were still kept."""
+        """Let go of these items; return the ones that were still kept. Raises OutboxFull."""
         gone: list[Number] = []
         with faults.around("outbox:recorded"):
-            self._database.execute("BEGIN IMMEDIATE")
-            for number in numbers:
-                found = self._database.execute(
-                    "DELETE FROM items WHERE boot = ? AND sequence = ?", number
-                )
-                gone.extend([number] if found.rowcount else [])
-            self._database.execute("COMMIT")
+            with self._whole():
+                for number in numbers:
+                    found = self._database.execute(
+                        "DELETE FROM items WHERE boot = ? AND sequence = ?", number
+                    )
+                    gone.extend([number] if found.rowcount else [])
             self._count -= len(gone)
         return gone
 
     def close(self) -> None:
         """Close the file; everything kept stays kept."""
         self._database.close()
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Do all of the block or nothing; a disk that takes no more raises OutboxFull."""
+        try:
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield
+        except sqlite3.OperationalError as error:
+            raise OutboxFull(f"nothing more can be kept: {error}") from error
 
     def _remember(self, name: str) -> None:
         self._database.execute("INSERT INTO said (name) VALUES (?)", (name,))

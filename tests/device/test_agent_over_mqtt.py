@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from device import provision
 from device.agent import Agent
 from device.observer import Observer
+from device.outbox import OutboxFull
 from device.provision import DeviceCa
 from device.settings import Settings
 from device.simulator import Plan, Simulator
@@ -52,9 +55,10 @@ class Notes(Observer):
         self.ends.append(why)
 
 
-def lamp_agent(lamp: Path, broker: Broker, notes: Notes) -> Agent:
+def lamp_agent(lamp: Path, broker: Broker, notes: Notes, resend_seconds: float = 1.0) -> Agent:
     """Return the agent of device `lamp`."""
-    return Agent("lamp", lamp, ADDRESS, broker.port, broker.ca_file, settings=QUICK, observer=notes)
+    quick = replace(QUICK, resend_seconds=resend_seconds)
+    return Agent("lamp", lamp, ADDRESS, broker.port, broker.ca_file, settings=quick, observer=notes)
 
 
 @contextlib.asynccontextmanager
@@ -89,6 +93,23 @@ async def test_unrecorded_items_are_sent_again(lamp: Path, broker: Broker, bridg
         async with asyncio.timeout(10):
             await agent.drained()
     assert {one["sequence"] for one in bridge.heard("/events/count")} == {1}
+
+
+async def test_a_full_disk_ends_no_session(lamp: Path, broker: Broker, bridge: Bridge) -> None:
+    """What is recorded stays kept and is told again, until the disk takes the letting go."""
+    bridge.recording, notes = False, Notes()
+    async with lamp_agent(lamp, broker, notes, resend_seconds=0.2).running() as agent:
+        await agent.report("count", 1)
+        await until_async(lambda: bridge.heard("/events/count"))
+        agent.outbox._database.execute("PRAGMA query_only = ON")  # sqlite refuses as on a full disk
+        bridge.recording = True
+        await until_async(lambda: bridge.recorded.count((1, 1)) > 1)
+        with pytest.raises(OutboxFull):
+            await agent.report("count", 2)
+        agent.outbox._database.execute("PRAGMA query_only = OFF")
+        async with asyncio.timeout(10):
+            await agent.drained()
+    assert len(notes.sessions) == 1
 
 
 async def test_what_was_kept_survives_a_restart(lamp: Path, broker: Broker, bridge: Bridge) -> None:

@@ -58,6 +58,22 @@ def test_a_refused_item_uses_no_number(tmp_path: Path) -> None:
     assert outbox.put("t", "c", named) == (1, 1)
 
 
+def test_a_disk_that_takes_no_more_loses_nothing(tmp_path: Path) -> None:
+    """Neither is kept nor let go, and the outbox goes on once there is room."""
+    outbox = Outbox(tmp_path / "o")
+    outbox.put("t", "c", named)
+    outbox._database.execute("PRAGMA query_only = ON")  # sqlite refuses as on a full disk
+    with pytest.raises(OutboxFull, match="nothing more can be kept"):
+        outbox.put("t", "c", named)
+    with pytest.raises(OutboxFull):
+        outbox.recorded([(1, 1)])
+    assert [one.number for one in outbox.after(BEGINNING, 9)] == [(1, 1)]
+    outbox._database.execute("PRAGMA query_only = OFF")
+    assert outbox.put("t", "c", named) == (1, 2)
+    assert outbox.recorded([(1, 1)]) == [(1, 1)]
+    assert len(outbox) == 1
+
+
 class Life(RuleBasedStateMachine):
     """A model: the outbox against a dictionary, over restarts."""
 
