@@ -97,14 +97,15 @@ class Store:
     def pending_key(self, command_id: str) -> ec.EllipticCurvePrivateKey:
         """Return the new P-256 key of this command: made once, the same one ever after."""
         path = self._pending / _file_name(command_id)
-        if not path.is_dir():
+        key = _pending_key(path)
+        if key is None:
+            durable.remove(path)
             self._make_room()
             with faults.around("store:pending"):
                 key = ec.generate_private_key(ec.SECP256R1())
                 durable.write_folder(path, {KEY_FILE: _key_pem(key)})
-        loaded = _load_key(path)
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-        return loaded
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key
 
     def install(self, certificate: bytes, device_id: str) -> Identity:
         """Put a DER certificate beside the others, with its pending key; repeats change nothing.
@@ -117,8 +118,8 @@ class Store:
             self._clear_pending(parsed.public_key())
             return held
         for path in self._waiting():
-            key = _load_key(path)
-            if key.public_key() == parsed.public_key():
+            key = _pending_key(path)
+            if key is not None and key.public_key() == parsed.public_key():
                 identity = self.add(key, parsed)
                 self._clear_pending(parsed.public_key())
                 return identity
@@ -178,7 +179,8 @@ class Store:
 
     def _clear_pending(self, public_key: PublicKeyTypes) -> None:
         for path in self._waiting():
-            if _load_key(path).public_key() == public_key:
+            key = _pending_key(path)
+            if key is not None and key.public_key() == public_key:
                 with faults.around("store:cleared"):
                     durable.remove(path)
 
@@ -221,8 +223,12 @@ def _not_before(identity: Identity) -> float:
     return identity.certificate().not_valid_before_utc.timestamp()
 
 
-def _load_key(path: Path) -> PrivateKeyTypes:
-    return serialization.load_pem_private_key((path / KEY_FILE).read_bytes(), None)
+def _pending_key(path: Path) -> PrivateKeyTypes | None:
+    """Return the key that waits there, None where there is none or a damaged one."""
+    try:
+        return serialization.load_pem_private_key((path / KEY_FILE).read_bytes(), None)
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
 def _key_pem(key: PrivateKeyTypes) -> bytes:

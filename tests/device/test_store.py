@@ -126,6 +126,18 @@ def test_a_damaged_identity_is_not_used(lamp: Path, ca: DeviceCa) -> None:
     assert store.current() == new
 
 
+def test_a_damaged_pending_key_is_made_anew(lamp: Path, ca: DeviceCa) -> None:
+    """It stands in nobody's way: not in its own command's, not in that of another certificate."""
+    store = Store(lamp)
+    spoilt = store.pending_key("spoilt")
+    (lamp / "pending" / "spoilt" / "key.pem").write_bytes(bytes(200))
+    new = store.install(rotated(store, ca), "lamp")
+    assert new in store.identities()
+    again = store.pending_key("spoilt")
+    assert again.public_key() != spoilt.public_key()
+    assert store.pending_key("spoilt").public_key() == again.public_key()
+
+
 def test_the_old_identity_is_tried_after_refusals(lamp: Path, ca: DeviceCa) -> None:
     """The candidate comes first; after N refusals the old one; then the candidate again."""
     store = Store(lamp)
