@@ -3,13 +3,13 @@
 Rules of this file: a password never stands in the configuration itself; without TLS none is sent.
 """
 
-import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from configuration import secret
 from configuration.cluster import Cluster, Security
 from configuration.fields import (
     ALL,
@@ -23,10 +23,6 @@ from configuration.fields import (
     key,
 )
 from configuration.iot import Verified
-from configuration.source import unusable
-
-FORBIDDEN_MODE = 0o027
-"""The group may read, as orchestrators mount secrets; all others, and a group that writes, not."""
 
 
 def _never_in_the_clear(value: Any) -> Any:
@@ -185,25 +181,10 @@ class Kafka(Section):
         found = Security(tls.ca, tls.cert, tls.private_key)
         if sasl.username is None:
             return found
-        password = sasl.password or _password(Path(sasl.password_file or ""))
+        file = Path(sasl.password_file or "")
+        password = sasl.password or secret.of_file(file, "kafka.sasl.passwordFile")
         return replace(found, username=sasl.username, password=password, mechanism=sasl.mechanism)
 
     def cluster(self, local: str) -> Cluster:
         """Return Kafka as every client reaches it; `local` is the local stack's address."""
         return Cluster(self.bootstrap or local, self.prefix or "", self.security)
-
-
-def _password(file: Path) -> str:
-    """Return what the file holds, without the end of its line."""
-    where = "kafka.sasl.passwordFile"
-    try:
-        mode = stat.S_IMODE(file.stat().st_mode)
-        text = file.read_text().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise unusable(where, f"{file}: {why}") from None
-    if mode & FORBIDDEN_MODE:
-        raise unusable(where, f"{file} has mode {mode:04o}: others reach it; chmod 600 {file}")
-    if not text:
-        raise unusable(where, f"{file} is empty: it is to hold the password")
-    return text

@@ -28,6 +28,7 @@ from schemas import (
     topics,
 )
 from schemas.converters import NAMESPACE
+from schemas.evolution import HISTORY_FAMILIES
 
 COMPATIBILITY = "FULL_TRANSITIVE"
 """Held by tests/schemas/test_evolution.py."""
@@ -94,6 +95,8 @@ class Schema:
     record: str
     schema_id: int
     text: str
+    file: str
+    """Where it is committed, below `schemas/avro/`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,8 @@ def schemas(avro: Path = codec.AVRO) -> dict[int, Schema]:
             files = {one: f"{name}.v{one}.avsc" for one in older} | {newest: f"{name}.avsc"}
             for one, file in files.items():
                 drawn = json.loads((avro / family / file).read_text())
-                found[one] = Schema(name, one, json.dumps(drawn, separators=(",", ":")))
+                text = json.dumps(drawn, separators=(",", ":"))
+                found[one] = Schema(name, one, text, f"{family}/{file}")
     return dict(sorted(found.items()))
 
 
@@ -132,6 +136,21 @@ def subjects(avro: Path = codec.AVRO) -> dict[str, tuple[Schema, ...]]:
         subject: tuple(known[one] for one in found)
         for subject, found in sorted((of_records | of_topics).items())
     }
+
+
+def of_records() -> list[Registered]:
+    """Return every schema where its record has it: in the subject of its own."""
+    return [
+        one
+        for subject in subjects()
+        if subject.startswith(f"{NAMESPACE}.")
+        for one in versions(subject)
+    ]
+
+
+def is_history(schema: Schema) -> bool:
+    """Tell whether bytes of this schema are kept for ever, so that it may only evolve."""
+    return schema.file.partition("/")[0] in HISTORY_FAMILIES
 
 
 def by_id(schema_id: str) -> Schema:
@@ -177,15 +196,18 @@ def lookup(subject: str, text: object) -> Registered:
 
     Documentation and the order of names do not matter. Raises NotThere.
     """
-    found = versions(subject)
-    try:
-        asked = _bare(json.loads(str(text)))
-    except (ValueError, RecursionError) as error:
-        raise no_schema(f"under '{subject}'") from error
-    for one in found:
-        if asked == _bare(json.loads(one.schema.text)):
+    for one in versions(subject):
+        if same(text, one.schema):
             return one
     raise no_schema(f"under '{subject}'")
+
+
+def same(text: object, schema: Schema) -> bool:
+    """Tell whether a text is this schema, but for documentation and the order of names."""
+    try:
+        return bool(_bare(json.loads(str(text))) == _bare(json.loads(schema.text)))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _bare(drawn: Any) -> Any:

@@ -16,7 +16,7 @@ COMMANDS = (
     "fleet forecast", "campaign create", "campaign plan", "campaign list", "campaign show",
     "campaign watch", "campaign pause", "campaign resume", "campaign abort", "campaign gate",
     "snapshot create", "snapshot list", "snapshot verify", "history trim", "core show",
-    "core activate", "schemas list", "schemas show", "schemas serve",
+    "core activate", "schemas list", "schemas show", "schemas serve", "schemas push",
     "core activate", "config check", "config show", "config schema",
     "config apply",
 )  # fmt: skip

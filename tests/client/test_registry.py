@@ -134,6 +134,18 @@ def test_what_is_not_there_has_the_code_of_the_protocol(url: str, path: str, cod
     assert said["message"]
 
 
+def test_our_own_registry_misses_nothing(url: str) -> None:
+    """A push to it has nothing to do: it is read-only, and would say so."""
+    done = subprocess.run(
+        [PROGRAM, "schemas", "push", "--registry", url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith(f"0 schemas registered, {len(registry.of_records())} were there")
+
+
 def test_every_path_of_the_read_api_answers(url: str) -> None:
     """The ones that no client above has asked for."""
     ids = codec.catalogue()["DeviceReported"]
