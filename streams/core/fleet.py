@@ -39,6 +39,8 @@ CORE_VERSION = 1
 """Raised with every change of what a fold gives; an older worker refuses a newer history."""
 CAMPAIGNS_MAX = 8
 """Open campaigns of one fleet."""
+AUTOMATIC = "rotation"
+"""Begins the ids of campaigns that start themselves; a number follows."""
 ROTATION_PRIORITY = 100
 ROTATION_ATTEMPTS = 5
 ROTATION_BACKOFF_MS = 3_600_000
@@ -281,6 +283,8 @@ def _automatic(work: Work) -> CampaignRow | None:
     if found is not None and len(work.fleet.campaigns) >= CAMPAIGNS_MAX:
         return found
     number = work.fleet.campaign_counter + 1
+    while work.campaign(f"{AUTOMATIC}-{number}") is not None:  # an operator named one so
+        number += 1
     work.fleet = changed(work.fleet, campaign_counter=number)
     spec = CampaignSpec(
         kind=campaign.ROTATION,
@@ -291,7 +295,7 @@ def _automatic(work: Work) -> CampaignRow | None:
         priority=ROTATION_PRIORITY,
         continuous=True,
     )
-    row = campaign.new(work, f"rotation-{number}", spec, None, "expiry watch", automatic=True)
+    row = campaign.new(work, f"{AUTOMATIC}-{number}", spec, None, "expiry watch", automatic=True)
     row = changed(row, reason=Reason.NEAR_EXPIRY.value)
     _add(work, row)
     dispatch.advance(work)

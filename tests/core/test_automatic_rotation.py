@@ -91,6 +91,18 @@ def test_rotation_switched_off_is_said_loudly() -> None:
     assert fleets.fleet.campaigns == ()
 
 
+def test_a_campaign_that_an_operator_named_alike_stays_what_it_is() -> None:
+    """The one that starts itself takes the next number."""
+    fleets = ready(staggered=False)
+    (order,) = orders(fleets.order(update(batch_size=1), AUTOMATIC))
+    other = next(one for one in "abc" if one != order.device_id)
+    (second,) = orders(fleets.neared(other, NOON + 30 * DAY))
+    assert second.campaign_id == "rotation-2"
+    assert fleets.campaign(AUTOMATIC).spec.kind == "update"
+    fleets.finish()
+    assert fleets.campaign(AUTOMATIC).state == "completed"
+
+
 def test_a_stranger_starts_nothing() -> None:
     """Only members do, and only confirmed ones."""
     fleets = ready()
