@@ -12,6 +12,8 @@ from typing import Any, Self
 LOCAL = "127.0.0.1:9092"
 NAMES = ("group.id", "transactional.id")
 """Settings of a client that are names on Kafka."""
+NOTICE = {"log_level": 5}
+"""For clients that administer: at their end they say what they drop, on standard error, at 6."""
 
 
 @dataclass(frozen=True, slots=True)

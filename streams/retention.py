@@ -11,7 +11,7 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from configuration.cluster import Cluster
+from configuration.cluster import NOTICE, Cluster
 from schemas.states import PARTITION_KEY
 from streams.engine import history, snapshot
 from streams.engine.failure import EngineFailed
@@ -104,7 +104,7 @@ def trim(
 
 
 def _delete(cluster: Cluster, before: TopicPartition) -> None:
-    admin = AdminClient(cluster.settings())
+    admin = AdminClient(cluster.settings(NOTICE))
     try:
         for done in admin.delete_records([before], request_timeout=REQUEST_SECONDS).values():
             done.result()

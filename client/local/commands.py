@@ -123,40 +123,58 @@ async def _up(layout: Layout, read: Callable[[], Configuration], as_json: bool) 
         else:
             terminal.say(f"{child.process.name:12} {child.state} {child.alarm}".rstrip())
 
-    running = asyncio.create_task(supervisor.Supervisor(layout, told).run(started, stopping))
+    reloader = reload.Reloader(layout, read)
+
+    async def settle() -> None:
+        _tell("applied", await _applied(reloader), as_json)
+
+    running = asyncio.create_task(
+        supervisor.Supervisor(layout, told).run(started, stopping, settle)
+    )
     ready = asyncio.create_task(started.wait())
     await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
-    applying = None
+    following = None
     if started.is_set() and not stopping.is_set():
-        applying = asyncio.create_task(_apply(reload.Reloader(layout, read), reloading, as_json))
-        devices = f"mqtts://localhost:{layout.device_port}"
-        coap = dtls13.offered(layout.coap_port, layout.dtls)
-        if as_json:
-            addresses = {
-                "bootstrap": layout.bootstrap,
-                "devices": devices,
-                "coap": coap,
-                "est": layout.est,
-            }
-            terminal.as_json({"event": "ready", "data_dir": str(layout.data_dir)} | addresses)
-        else:
-            terminal.say(
-                f"ready: Kafka {layout.bootstrap}, devices {devices}, {coap}, renewals "
-                f"{layout.est}; Ctrl-C or `fleetcert down` stops it"
-            )
+        _say_ready(layout, as_json)
+        following = asyncio.create_task(_reload(reloader, reloading, as_json))
     ready.cancel()
     await running
-    if applying is not None:
-        applying.cancel()
+    if following is not None:
+        following.cancel()
 
 
-async def _apply(reloader: reload.Reloader, reloading: asyncio.Event, as_json: bool) -> None:
-    """Apply what is live: at the start, and at each SIGHUP."""
+def _say_ready(layout: Layout, as_json: bool) -> None:
+    devices = f"mqtts://localhost:{layout.device_port}"
+    coap = dtls13.offered(layout.coap_port, layout.dtls)
+    found = {"bootstrap": layout.bootstrap, "devices": devices, "coap": coap, "est": layout.est}
+    if as_json:
+        terminal.as_json({"event": "ready", "data_dir": str(layout.data_dir)} | found)
+    else:
+        terminal.say("ready; Ctrl-C or `fleetcert down` stops it")
+        _say_addresses(found)
+
+
+def _say_addresses(found: dict[str, Any]) -> None:
+    """Tell where devices and clients connect, a line each."""
+    for name, key in (
+        ("MQTT", "devices"),
+        ("CoAP", "coap"),
+        ("EST", "est"),
+        ("Kafka", "bootstrap"),
+    ):
+        terminal.say(f"  {name:6} {found[key]}")
+
+
+async def _applied(reloader: reload.Reloader) -> list[str]:
+    """Apply what is live at the start; return what changed, or why nothing did."""
     try:
-        lines = await asyncio.to_thread(reloader.apply)
+        return await asyncio.to_thread(reloader.apply)
     except (FleetError, LocalError) as error:
-        lines = reload.refused(error)
-    _tell("applied", lines, as_json)
+        return reload.refused(error)
+
+
+async def _reload(reloader: reload.Reloader, reloading: asyncio.Event, as_json: bool) -> None:
+    """Read the configuration again at each SIGHUP and apply what is live."""
     while True:
         await reloading.wait()
         reloading.clear()
@@ -224,9 +242,8 @@ def _print_status(found: dict[str, Any], data_dir: Path) -> None:
     for alarm in found["alarms"]:
         terminal.say(f"ALARM {alarm}")
     behind = ", ".join(f"{count} in partition {one}" for one, count in found["lag"].items())
-    terminal.say(f"Kafka {found['bootstrap']}, devices {found['devices']}, {found['coap']}")
-    terminal.say(f"renewals {found['est']}")
-    terminal.say(f"records the workers have not committed: {behind or 'unknown, Kafka is away'}")
+    _say_addresses(found)
+    terminal.say(f"  behind {behind or 'unknown, Kafka is away'} (records not yet committed)")
 
 
 def examine(data_dir: DataDir = NONE, as_json: Json = False) -> None:

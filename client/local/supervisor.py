@@ -1,7 +1,7 @@
 """The supervisor of the local stack: starts in order, restarts with back-off, drains in reverse.
 
 One supervisor per data directory (a lock). Its children die with it. What it knows stands in
-`status.json`, replaced whole at every change: the addresses, whether all have started, of each
+`status.json`, replaced whole at every change: the addresses, whether all is ready, of each
 process name, state, pid, restarts and since, and the alarms: a volume that is full stops its
 process, until there is room again. When a process is ready, those that wait to be started anew need
 wait no longer: they may have ended for want of it.
@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import IO
 
@@ -198,8 +198,16 @@ class Supervisor:
         self._registry = Registry()
         self._meter = Meter(self._registry)
 
-    async def run(self, started: asyncio.Event, stopping: asyncio.Event) -> None:
-        """Run until `stopping`. Raises LocalError where it cannot start."""
+    async def run(
+        self,
+        started: asyncio.Event,
+        stopping: asyncio.Event,
+        settle: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Run until `stopping`. Raises LocalError where it cannot start.
+
+        The stack is ready when all processes are, and `settle` has ended: what it applies holds.
+        """
         doctor.demand([doctor.folder(self._layout)])
         lock = _lock(self._layout)
         try:
@@ -214,6 +222,8 @@ class Supervisor:
                     tasks.append(await self._begin(process, stopping))
                     if stopping.is_set():
                         break
+                if settle is not None and not stopping.is_set():
+                    await _unless(stopping, settle())
                 self._ready = not stopping.is_set()
                 self._write()
                 started.set()
@@ -276,6 +286,16 @@ class Supervisor:
             "alarms": [one.alarm for one in self.children if one.alarm],
         }
         files.write(self._layout.status_file, json.dumps(status, indent=2).encode())
+
+
+async def _unless(stopping: asyncio.Event, work: Awaitable[None]) -> None:
+    """Wait for the work; not any longer once all is to stop."""
+    tasks = [asyncio.ensure_future(one) for one in (work, stopping.wait())]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for one in tasks:
+        one.cancel()
+    if tasks[0] in done:
+        await tasks[0]
 
 
 def status(layout: Layout) -> dict[str, object]:

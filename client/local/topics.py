@@ -14,7 +14,7 @@ from confluent_kafka.admin import (
 
 from client.local.errors import LocalError
 from configuration import look
-from configuration.cluster import Cluster
+from configuration.cluster import NOTICE, Cluster
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS, TOPICS, objections
 
 REQUEST_SECONDS = 30.0
@@ -32,7 +32,7 @@ def create_topics(
 
     `retention_days` is for what is no history: the dead letters.
     """
-    admin = AdminClient(cluster.settings())
+    admin = AdminClient(cluster.settings(NOTICE))
     there = _there(cluster)
     wanted = [
         NewTopic(
@@ -77,7 +77,7 @@ def keep(cluster: Cluster, days: int) -> bool:
 
     Raises LocalError where Kafka does not answer.
     """
-    admin = AdminClient(cluster.settings())
+    admin = AdminClient(cluster.settings(NOTICE))
     resource = ConfigResource(ConfigResource.Type.TOPIC, cluster.named(DEAD_LETTERS))
     wanted = retention(DEAD_LETTERS, days)
     try:

@@ -74,7 +74,7 @@ def test_status_shows_every_process_running(stack: RunningStack) -> None:
     assert set(status["lag"]) == {"0", "1"}
     shown = stack.command("status").stdout
     assert "worker-0" in shown
-    assert "records the workers have not committed" in shown
+    assert "(records not yet committed)" in shown
 
 
 def test_a_second_stack_on_the_same_data_is_refused(stack: RunningStack) -> None:

@@ -5,7 +5,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ class Configured:
     stack: RunningStack
     file: Path
     identity: Path
+    at_ready: list[Policy] = field(default_factory=list)
 
     def context(self) -> ssl.SSLContext:
         """Return a device's TLS context."""
@@ -107,12 +108,19 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Configured]
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         identity.write_bytes(pem + private)
         found = Configured(stack, file, identity)
-        until(
-            lambda: not any(one.anomaly_detection for one in found.policies()),
-            within=WITHIN,
-            describe=found.log,
-        )
+        found.at_ready.extend(found.policies())
         yield found
+
+
+def test_a_stack_that_is_ready_goes_by_its_file(configured: Configured) -> None:
+    """What holds from the start on is told before *ready*, in every partition: nothing follows."""
+    told = configured.log()
+    assert "fleets: maxDevices" in told.partition("\nready")[0]
+    assert len(configured.at_ready) == configured.stack.layout.partitions
+    for policy in configured.at_ready:
+        assert (policy.days_before_expiry, policy.silent_after_ms) == (20, 360_000)
+        assert not policy.anomaly_detection
+    assert "rdkafka" not in told
 
 
 def test_the_broker_grants_what_the_file_says(configured: Configured) -> None:
@@ -190,11 +198,8 @@ def test_devices_and_fleets_go_by_the_file_and_a_reload_applies_what_is_live(
 ) -> None:
     """At the start and at SIGHUP; what must start anew is named; a wrong file changes nothing."""
     stack = configured.stack
-    for policy in configured.policies():
-        assert (policy.days_before_expiry, policy.silent_after_ms) == (20, 360_000)
     assert configured.kept_ms() == 7 * DAY_MS
     with Fleets(stack.cluster) as fleets:
-        until(lambda: "fleets: maxDevices" in configured.log(), within=WITHIN, describe="applied")
         with pytest.raises(FleetError, match="3"):
             fleets.create("many", devices=[f"d-{number}" for number in range(4)])
         fleets.create("first")
