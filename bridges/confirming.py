@@ -32,6 +32,10 @@ class Confirmed:
 
     async def record(self, topic: str, key: bytes, record: Any) -> None:
         """Return once Kafka has the record. Raises Away where that is not known in time."""
+        await self.publish(topic, key, codec.encode(record))
+
+    async def publish(self, topic: str, key: bytes, value: bytes) -> None:
+        """Do the same with the bytes of a record."""
         if self._waiting >= WAITING_MAX:
             raise Away
         kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -43,7 +47,7 @@ class Confirmed:
                 kept.set_result(None)
 
         try:
-            self._recorder.record(topic, key, codec.encode(record), done)
+            self._recorder.record(topic, key, value, done)
         except Full as error:
             self._waiting -= 1
             raise Away from error

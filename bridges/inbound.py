@@ -25,6 +25,8 @@ WHERE_CHARACTERS_MAX = 200
 OUTCOMES = frozenset({"accepted", "done", "failed", "refused"})
 NUMBER_MAX = 2**62
 CBOR = "application/cbor"
+REPORTS = "events"
+"""The kind of message that most are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def _record(
 ) -> events.Keyed:
     if not is_name(said.name):
         raise Refused(Reason.UNKNOWN_TYPE, f"{said.kind}/{said.name}"[:WHERE_CHARACTERS_MAX])
-    if said.kind == "events":
+    if said.kind == REPORTS:
         return events.DeviceReported(
             device_id,
             evidence,

@@ -22,9 +22,20 @@ from bridges.confirming import Confirmed
 from bridges.door import Door
 from bridges.est import forms
 from bridges.est.renewals import Registrar, Renewals, Unmarked
-from bridges.inbound import WHERE_CHARACTERS_MAX, Refused, Said, event, letter
+from bridges.inbound import (
+    PAYLOAD_BYTES_MAX,
+    REPORTS,
+    WHERE_CHARACTERS_MAX,
+    Refused,
+    Said,
+    event,
+    is_name,
+    letter,
+    report,
+)
 from bridges.kafka import Full, Recorder
 from bridges.rates import Bucket
+from bridges.reported import Reports
 from schemas import codec, events
 from schemas.commands import Command, RefuseCertificate, RefuseRenewal
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS
@@ -48,6 +59,7 @@ class CoapBridge:
         self.sessions = Sessions(door, self._tell, meter.refused)
         self.sessions.sessions_max = settings.sessions_max
         self._confirmed = Confirmed(recorder, settings.record_seconds)
+        self._reports = Reports(PROTOCOL)
         self.renewals = self._renewals()
         self._tree = Tree(
             self._submit,
@@ -167,8 +179,8 @@ class CoapBridge:
         self._meter.received(len(said.payload))
         session.counter += 1
         try:
-            done = event(said, session.device_id, session.evidence(_now()))
-            await self._confirmed.record(DEVICE_EVENTS, done.key, done.record)
+            value = self._translated(session, said)
+            await self._confirmed.publish(DEVICE_EVENTS, session.key, value)
         except Refused as refused:
             self._meter.refused(refused.reason.value)
             origin = f"{PROTOCOL}:{said.kind}/{said.name}"[:WHERE_CHARACTERS_MAX]
@@ -176,6 +188,24 @@ class CoapBridge:
             await self._confirmed.record(DEAD_LETTERS, kept.key, kept.record)
             return refused
         return None
+
+    def _translated(self, session: Session, said: Said) -> bytes:
+        """Return the record that a message becomes; a report, the most common, the short way.
+
+        Raises Refused.
+        """
+        if said.kind == REPORTS and is_name(said.name) and len(said.payload) <= PAYLOAD_BYTES_MAX:
+            numbers = report(said.payload, said.content_type)
+            return self._reports.encode(
+                session.reports_begin,
+                session.counter,
+                _now(),
+                numbers,
+                said.name,
+                said.content_type,
+                said.payload,
+            )
+        return codec.encode(event(said, session.device_id, session.evidence(_now())).record)
 
     def _answered(self, session: Session, command_id: str) -> None:
         """A device has answered: the command waits in none of its sessions any more."""

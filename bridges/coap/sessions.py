@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from bridges import reported
 from bridges.door import Door, Recording, Refusals
 from bridges.rates import Bucket
 from pki.facts import facts, load_certificate
@@ -63,6 +64,14 @@ class Session:
     in_flight: int = 0
     commands: OrderedDict[str, ForDevice] = field(default_factory=OrderedDict)
     observers: set[Callable[[], None]] = field(default_factory=set)
+    key: bytes = field(init=False)
+    reports_begin: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key = self.device_id.encode()
+        self.reports_begin = reported.beginning(
+            self.device_id, self.fingerprint, self.address, self.name
+        )
 
     def evidence(self, received_at: int) -> Evidence:
         """Return the evidence of the session as it stands."""

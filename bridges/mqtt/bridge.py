@@ -16,8 +16,7 @@ from bridges.meter import Meter
 from bridges.mqtt import outbound
 from bridges.mqtt.bucket import BACKOFF_SECONDS, Bucket
 from bridges.mqtt.client import Door, command_session
-from bridges.mqtt.inbound import Translator
-from bridges.mqtt.reported import PROTOCOL
+from bridges.mqtt.inbound import PROTOCOL, Translator
 from bridges.mqtt.told import Teller
 from protocols.mqtt import AT_LEAST_ONCE, Client, Lost
 from protocols.waiting import until_first

@@ -11,18 +11,19 @@ from bridges import inbound
 from bridges.inbound import (
     NAME_CHARACTERS_MAX,
     PAYLOAD_BYTES_MAX,
+    REPORTS,
     WHERE_CHARACTERS_MAX,
     Refused,
     Said,
 )
 from bridges.mqtt.broker.stamp import Stamp, Verifier
-from bridges.mqtt.reported import PROTOCOL, Reports
+from bridges.reported import Reports
 from schemas import codec, events
 from schemas.envelope import Evidence, Numbering, is_device_id
 from schemas.reasons import Reason
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS
 
-REPORTS = "events"
+PROTOCOL = "mqtt"
 JSON = "application/json"
 
 
@@ -56,7 +57,7 @@ class Translator:
     """Translates the messages of many sessions under one secret."""
 
     def __init__(self, secret: bytes) -> None:
-        self._verifier, self._reports = Verifier(secret), Reports()
+        self._verifier, self._reports = Verifier(secret), Reports(PROTOCOL)
 
     def translate(
         self,
@@ -84,7 +85,13 @@ class Translator:
             ):
                 numbers = inbound.report(payload, content_type)
                 value = self._reports.encode(
-                    sender, stamp.counter, received_at, numbers, parts[3], content_type, payload
+                    sender.beginning,
+                    stamp.counter,
+                    received_at,
+                    numbers,
+                    parts[3],
+                    content_type,
+                    payload,
                 )
                 taken = Taken(DEVICE_EVENTS, sender.key, value, sender.client)
                 taken.number = numbers[:2] if numbers[1] else None

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridges.inbound import PAYLOAD_BYTES_MAX
+from bridges import inbound
+from bridges.inbound import CBOR, PAYLOAD_BYTES_MAX, Said
 from bridges.mqtt.broker.stamp import NAME, Sender
-from bridges.mqtt.inbound import Taken, Translator
-from bridges.mqtt.reported import PROTOCOL, Reports
+from bridges.mqtt.inbound import PROTOCOL, Taken, Translator
+from bridges.reported import Reports
 from schemas import codec, events
 from schemas.decisions import DeadLetter
 from schemas.envelope import Evidence, Numbering
@@ -234,7 +236,7 @@ def test_a_report_is_written_as_the_codec_writes_it(
 ) -> None:
     """The short way gives the codec's bytes, whatever the parts, the second time too."""
     device_id, session, address, event_type, content_type = texts
-    sender, reports = Sender(b"c" * 32, device_id, session, address), Reports()
+    sender, reports = Sender(b"c" * 32, device_id, session, address), Reports(PROTOCOL)
     evidence = Evidence(b"c" * 32, address, session, counter, PROTOCOL, received_at)
     wanted = codec.encode(
         events.DeviceReported(
@@ -245,8 +247,44 @@ def test_a_report_is_written_as_the_codec_writes_it(
     numbers = (boot, sequence, said_at)
     for _ in range(2):
         assert wanted == reports.encode(
-            sender, counter, received_at, numbers, event_type, content_type, payload
+            sender.beginning, counter, received_at, numbers, event_type, content_type, payload
         )
+
+
+NUMBERS = st.none() | st.booleans() | st.integers(-1, 2**63) | st.floats(allow_infinity=False)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["boot", "sequence", "at", "body"]), NUMBERS)
+    | st.lists(NUMBERS)
+    | st.text(),
+    st.sampled_from([(json.dumps, "application/json"), (json.dumps, ""), (cbor2.dumps, CBOR)]),
+)
+def test_the_short_way_judges_a_report_as_the_long_way_does(
+    value: object, form: tuple[Callable[[object], str | bytes], str]
+) -> None:
+    """The same is refused, and what is not has the same numbers."""
+    dumps, content_type = form
+    written = dumps(value)
+    payload = written.encode() if isinstance(written, str) else written
+
+    def long_way() -> tuple[int, int, int]:
+        evidence = Evidence(b"c" * 32, "", "s", 1, PROTOCOL, 5)
+        said = Said("events", "x", content_type, payload)
+        found = inbound.event(said, "pump-1", evidence).record
+        assert isinstance(found, events.DeviceReported)
+        numbering = found.numbering or Numbering(0, 0)
+        return numbering.boot, numbering.sequence, found.said_at
+
+    assert verdict(lambda: inbound.report(payload, content_type)) == verdict(long_way)
+
+
+def verdict(judge: Callable[[], tuple[int, int, int]]) -> tuple[int, int, int] | Reason:
+    """Return the numbers that a way of reading found, or why it refused."""
+    try:
+        return judge()
+    except inbound.Refused as refused:
+        return refused.reason
 
 
 @pytest.mark.parametrize(("at", "said_at"), [(7, 7), (10**17, 10**17), (-1, 0), ("7", 0), ([], 0)])

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bridges import reported
+
 NAME = "fleetcert-stamp"
 """The user property; the plugin removes whatever else begins with `fleetcert-`."""
 
@@ -46,6 +48,11 @@ class Sender:
     def key(self) -> bytes:
         """The Kafka key of its records."""
         return self.client.encode()
+
+    @functools.cached_property
+    def beginning(self) -> bytes:
+        """What its reports begin with."""
+        return reported.beginning(self.client, self.certificate, self.address, self.session)
 
 
 class Stamp(NamedTuple):

@@ -5,13 +5,12 @@ the cost: what is the same for a whole session, or for an event type, is written
 encoding is that of its specification, "Binary Encoding": lengths and numbers are zig-zag varints.
 """
 
-from bridges.mqtt.broker.stamp import Sender
+import functools
+
 from schemas import codec
 
 KEPT_MAX = 50_000
-"""Sessions, and event types, that are remembered."""
-
-PROTOCOL = "mqtt"
+"""Event types that are remembered."""
 
 
 def number(value: int) -> bytes:
@@ -36,23 +35,40 @@ def string(text: str) -> bytes:
 
 
 _SMALL = [_number(value) for value in range(16_384)]
-_PROTOCOL = string(PROTOCOL)
 _UNNUMBERED, _NUMBERED = b"\x00", b"\x02"
 """The branch of the union that `numbering` is."""
 
 
-class Reports:
-    """Encodes the reports of many sessions."""
+@functools.cache
+def _header() -> bytes:
+    return codec.HEADER.pack(codec.MAGIC, codec.schema_ids()["DeviceReported"])
 
-    def __init__(self) -> None:
-        self._header = codec.HEADER.pack(codec.MAGIC, codec.schema_ids()["DeviceReported"])
-        self._senders: dict[Sender, bytes] = {}
+
+def beginning(device_id: str, certificate: bytes, address: str, session: str) -> bytes:
+    """Return what every report of a session begins with: its door keeps it with the session."""
+    return b"".join(
+        (
+            _header(),
+            string(device_id),
+            number(len(certificate)),
+            certificate,
+            string(address),
+            string(session),
+        )
+    )
+
+
+class Reports:
+    """Encodes the reports of many sessions of one protocol."""
+
+    def __init__(self, protocol: str) -> None:
+        self._protocol = string(protocol)
         self._kinds: dict[tuple[str, str], bytes] = {}
         self._at, self._at_bytes = 0, number(0)
 
     def encode(
         self,
-        sender: Sender,
+        begun: bytes,
         counter: int,
         received_at: int,
         numbers: tuple[int, int, int],
@@ -60,21 +76,20 @@ class Reports:
         content_type: str,
         payload: bytes,
     ) -> bytes:
-        """Return the bytes of the DeviceReported with these parts.
+        """Return the bytes of the DeviceReported with these parts, `begun` being its `beginning`.
 
         `numbers` are boot, sequence and the device's clock; zeros where it named none.
         """
         boot, sequence, said_at = numbers
         if received_at != self._at:
             self._at, self._at_bytes = received_at, number(received_at)
-        who = self._senders.get(sender) or self._learn(sender)
         kind = self._kinds.get((event_type, content_type)) or self._type(event_type, content_type)
         numbered = _NUMBERED + number(boot) + number(sequence) if sequence else _UNNUMBERED
         return b"".join(
             (
-                who,
+                begun,
                 number(counter),
-                _PROTOCOL,
+                self._protocol,
                 self._at_bytes,
                 numbered,
                 kind,
@@ -83,23 +98,6 @@ class Reports:
                 number(said_at),
             )
         )
-
-    def _learn(self, sender: Sender) -> bytes:
-        """Write what is the same in every report of a session."""
-        if len(self._senders) >= KEPT_MAX:
-            self._senders.clear()
-        written = b"".join(
-            (
-                self._header,
-                string(sender.client),
-                number(len(sender.certificate)),
-                sender.certificate,
-                string(sender.address),
-                string(sender.session),
-            )
-        )
-        self._senders[sender] = written
-        return written
 
     def _type(self, event_type: str, content_type: str) -> bytes:
         if len(self._kinds) >= KEPT_MAX:
