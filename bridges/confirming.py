@@ -34,12 +34,11 @@ class Confirmed:
         """Return once Kafka has the record. Raises Away where that is not known in time."""
         await self.publish(topic, key, codec.encode(record))
 
-    async def publish(self, topic: str, key: bytes, value: bytes) -> None:
-        """Do the same with the bytes of a record."""
+    def publish(self, topic: str, key: bytes, value: bytes) -> asyncio.Future[None]:
+        """Return what is done once Kafka has these bytes. Raises Away where too much waits."""
         if self._waiting >= WAITING_MAX:
             raise Away
         kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting += 1
 
         def done() -> None:
             self._waiting -= 1
@@ -49,11 +48,11 @@ class Confirmed:
         try:
             self._recorder.record(topic, key, value, done)
         except Full as error:
-            self._waiting -= 1
             raise Away from error
+        self._waiting += 1
         self._patience.append((time.monotonic() + self._seconds, kept))
         self._asked.set()
-        await kept
+        return kept
 
     async def poll(self) -> None:
         """Run the callbacks of what Kafka has, soon while somebody waits; until cancelled."""

@@ -15,7 +15,7 @@ import structlog
 from bridges.coap.enrolment import Enrolment
 from bridges.coap.listeners import Listeners, Settings, TreeContext
 from bridges.coap.meter import Meter
-from bridges.coap.resources import Tree
+from bridges.coap.resources import Submitted, Tree
 from bridges.coap.sessions import COMMANDS_MAX, PROTOCOL, Session, Sessions
 from bridges.coap.visitors import Visitors
 from bridges.confirming import Confirmed
@@ -171,23 +171,19 @@ class CoapBridge:
 
     # -- what the tree asks --------------------------------------------------------------------
 
-    async def _submit(self, session: Session, said: Said) -> Refused | None:
-        """Record what a device said and return once Kafka has it, or the refusal of it.
-
-        Raises Away where Kafka does not answer in time.
-        """
+    def _submit(self, session: Session, said: Said) -> Submitted:
+        """Give Kafka what a device said, or the refusal of it. Raises Away where too much waits."""
         self._meter.received(len(said.payload))
         session.counter += 1
         try:
             value = self._translated(session, said)
-            await self._confirmed.publish(DEVICE_EVENTS, session.key, value)
         except Refused as refused:
             self._meter.refused(refused.reason.value)
             origin = f"{PROTOCOL}:{said.kind}/{said.name}"[:WHERE_CHARACTERS_MAX]
             kept = letter(refused, session.device_id, origin, said.payload)
-            await self._confirmed.record(DEAD_LETTERS, kept.key, kept.record)
-            return refused
-        return None
+            written = codec.encode(kept.record)
+            return self._confirmed.publish(DEAD_LETTERS, kept.key, written), refused
+        return self._confirmed.publish(DEVICE_EVENTS, session.key, value), None
 
     def _translated(self, session: Session, said: Said) -> bytes:
         """Return the record that a message becomes; a report, the most common, the short way.

@@ -19,11 +19,11 @@ from typing import Any, Protocol
 
 import structlog
 from aiocoap import error, interfaces
-from aiocoap.message import Message
-from aiocoap.numbers import TransportTuning, constants
+from aiocoap.numbers import constants
 from aiocoap.util import hostportjoin
 
-from bridges.coap import dtls12, hello
+from bridges.coap import dtls12, hello, wire
+from bridges.coap.exchanges import Exchange, end_all
 from bridges.coap.sessions import ENDED, LOST, REPLACED, Session
 from bridges.coap.tcp import Welcome
 
@@ -82,6 +82,7 @@ class Peer(interfaces.EndpointAddress):  # type: ignore[misc] # aiocoap is untyp
         self.session: Session | None = None
         self.proven = False
         self.begun = time.monotonic()
+        self.exchanges: dict[bytes, Exchange] = {}
         self.recent: OrderedDict[int, tuple[float, Any]] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -168,12 +169,10 @@ class DatagramServer(asyncio.DatagramProtocol, interfaces.MessageInterface):  # 
         heard: Callable[[Session], None],
         leave: Callable[[Session, int], None],
         count: Callable[[str], None],
-        tuning: TransportTuning,
     ) -> None:
         self._manager, self.loop = manager, manager.loop
         self._make_1_3, self._context_1_2 = make_1_3, context_1_2
         self._welcome, self._heard, self._leave, self.count = welcome, heard, leave, count
-        self._tuning = tuning
         self.peers: dict[Address, Peer] = {}
         self.candidates: OrderedDict[Address, Peer] = OrderedDict()
         self.unproven: OrderedDict[Address, Peer] = OrderedDict()
@@ -334,9 +333,8 @@ class DatagramServer(asyncio.DatagramProtocol, interfaces.MessageInterface):  # 
             return
         self._heard(peer.session)
         try:
-            message = Message.decode(data, remote=peer)
-            message.transport_tuning = self._tuning
-        except Exception:  # the parser raises many kinds on garbage; all mean the same
+            message = wire.datagram(data, peer)
+        except error.UnparsableMessage:
             self.count("unparsable")
             return
         try:
@@ -371,6 +369,7 @@ class DatagramServer(asyncio.DatagramProtocol, interfaces.MessageInterface):  # 
         for peer in (*self.unproven.values(), *self.candidates.values(), *self.peers.values()):
             with contextlib.suppress(Exception):  # each in its own state of ending
                 peer.end(ENDED)
+            end_all(peer.exchanges)
         if self._transport is not None:
             self._transport.close()
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 from aiocoap import Context
-from aiocoap.numbers import TransportTuning
 from aiocoap.tokenmanager import TokenManager
 from aiocoap.transports.udp6 import MessageInterfaceUDP6
 from aiocoap.util import hostportjoin, hostportsplit
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 
 from bridges.coap import dtls12
 from bridges.coap.datagrams import Association, DatagramServer
+from bridges.coap.exchanges import Exchanges
 from bridges.coap.messages import BoundedMessageManager, ForgetfulMessageManager
 from bridges.coap.resources import Tree
 from bridges.coap.sessions import Session, Sessions
@@ -141,14 +141,14 @@ class Listeners:
         port: int,
         further: tuple[Path, ...],
     ) -> TcpServer:
-        settings, manager = self.settings, TokenManager(self.context)
+        settings, exchanges = self.settings, Exchanges(self.context)
         context = server_context(
             settings.certificate, settings.key, settings.device_ca, *further, protocols=("coap",)
         )
-        server = TcpServer(manager, context, welcome, heard, self.leave, self.count)
+        server = TcpServer(exchanges, context, welcome, heard, self.leave, self.count)
         await server.listen(settings.host, port, shared=settings.shared)
-        manager.token_interface = server
-        self.context.request_interfaces.append(manager)
+        exchanges.token_interface = server
+        self.context.request_interfaces.append(exchanges)
         return server
 
     async def _open_dtls(self) -> None:
@@ -167,8 +167,8 @@ class Listeners:
         spoken = [name for name, on in (("DTLS 1.3", make), ("DTLS 1.2", context)) if on]
         if not spoken:
             return
-        tokens = TokenManager(self.context)
-        manager = BoundedMessageManager(tokens)
+        exchanges = Exchanges(self.context)
+        manager = BoundedMessageManager(exchanges)
         self.dtls = DatagramServer(
             manager,
             make_1_3=make,
@@ -177,12 +177,11 @@ class Listeners:
             heard=self.sessions.heard,
             leave=self.leave,
             count=self.count,
-            tuning=TransportTuning(),
         )
         assert self.tcp is not None
         await self.dtls.listen(settings.host, self.tcp.port, shared=settings.shared)
-        manager.message_interface, tokens.token_interface = self.dtls, manager
-        self.context.request_interfaces.append(tokens)
+        manager.message_interface, exchanges.token_interface = self.dtls, manager
+        self.context.request_interfaces.append(exchanges)
         self.offered[DTLS] = ", ".join(spoken)
 
     async def _open_plain(self) -> None:
@@ -208,15 +207,14 @@ class Listeners:
 
 
 class TreeContext(Context):  # type: ignore[misc] # aiocoap is untyped
-    """aiocoap's context for one tree: a task per request, without the pipe between two pipes."""
+    """aiocoap's context for one tree, without the pipe between two pipes."""
 
     def __init__(self, tree: Tree) -> None:
         super().__init__(serversite=tree, loggername=LOGGER)
 
     def render_to_pipe(self, pipe: Any) -> None:
-        """Let the tree answer; when nobody waits for the answer any more, it ends."""
-        task = self.loop.create_task(self.serversite.answer(pipe))
-        pipe.on_interest_end(task.cancel)
+        """Let the tree answer."""
+        self.serversite.answer(pipe)
 
 
 def _reached_at(remote: Any) -> str:

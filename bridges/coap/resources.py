@@ -13,7 +13,8 @@ Rules of this file: who asks is the session of the transport; without one there 
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -23,6 +24,7 @@ from aiocoap.numbers.constants import Reliable
 
 from bridges.coap import blocks, discovery, downward, enrolment
 from bridges.coap.sessions import Session
+from bridges.coap.wire import critical
 from bridges.confirming import Away
 from bridges.inbound import CBOR, Refused, Said
 from bridges.rates import Bucket
@@ -55,12 +57,30 @@ SILENCE = 0x1A
 """The No-Response option (RFC 7967) for every class of answer."""
 
 
+Submitted = tuple[asyncio.Future[None], Refused | None]
+"""Done once Kafka has what a device said, or the dead letter of it; why it was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """An answer that is not there yet: once something is `known`, `outcome` gives or refuses it."""
+
+    known: asyncio.Future[Any]
+    outcome: Callable[[], "Message | Later"]
+
+    @classmethod
+    def by(cls, work: Coroutine[Any, Any, Message]) -> "Later":
+        """Return the answer that some work comes to."""
+        task = asyncio.ensure_future(work)
+        return cls(task, task.result)
+
+
 class Tree:
     """Answers requests; aiocoap's `serversite`."""
 
     def __init__(
         self,
-        submit: Callable[[Session, Said], Awaitable[Refused | None]],
+        submit: Callable[[Session, Said], Submitted],
         answered: Callable[[Session, str], None],
         count: Callable[[str], None],
         *,
@@ -75,38 +95,51 @@ class Tree:
         self.assembler = blocks.Assembler(exponent)
         self.bases: Callable[[Any], list[str]] = lambda _remote: []
 
-    async def answer(self, pipe: Any) -> None:
+    def answer(self, pipe: Any) -> None:
         """Answer one request, or go on answering an observer until it loses interest."""
+        self._settle(pipe, lambda: self._begin(pipe))
+
+    def _settle(self, pipe: Any, outcome: Callable[[], "Message | Later"]) -> None:
+        """Send what comes of a request: now, or when it is known."""
         try:
-            await self._respond(pipe)
+            found = outcome()
+        except blocks.Answer as answer:
+            found = answer.message
+            if found.code.class_ >= 4:
+                self._count(str(found.code).split()[0])
         except Exception:  # a mistake of ours: told as one, and the process goes on
             log.exception("coap.failed")
             self._count("internal")
-            pipe.add_response(Message(code=codes.INTERNAL_SERVER_ERROR), is_last=True)
+            found = Message(code=codes.INTERNAL_SERVER_ERROR)
+        if isinstance(found, Later):
+            self._wait(pipe, found)
+            return
+        if found.opt.no_response is None:
+            found.opt.no_response = pipe.request.opt.no_response
+        pipe.add_response(found, is_last=True)
 
-    async def _respond(self, pipe: Any) -> None:
+    def _wait(self, pipe: Any, later: "Later") -> None:
+        """Go on once it is known; a task is of no use when nobody waits for it any more."""
+        later.known.add_done_callback(
+            lambda known: None if known.cancelled() else self._settle(pipe, later.outcome)
+        )
+        if isinstance(later.known, asyncio.Task):
+            pipe.on_interest_end(later.known.cancel)
+
+    def _begin(self, pipe: Any) -> "Message | Later":
         request = pipe.request
         session: Session | None = getattr(request.remote, "session", None)
         observing = request.opt.observe == 0 and request.opt.uri_path == (COMMANDS,)
-        try:
-            if observing and session is not None and self._may_observe(session):
-                self._admit(request, session)
-                await self._observe(pipe, request, session)
-                return
-            response = await self._answer(request, session)
-        except blocks.Answer as answer:
-            response = answer.message
-            if response.code.class_ >= 4:
-                self._count(str(response.code).split()[0])
-        if response.opt.no_response is None:
-            response.opt.no_response = request.opt.no_response
-        pipe.add_response(response, is_last=True)
+        if observing and session is not None and self._may_observe(session):
+            self._admit(request, session)
+            return Later.by(self._observe(pipe, request, session))
+        return self._answer(request, session)
 
     @staticmethod
     def _may_observe(session: Session) -> bool:
         return len(session.observers) < OBSERVERS_MAX and session.protocol != RENEWAL
 
-    async def _answer(self, request: Message, session: Session | None) -> Message:
+    def _answer(self, request: Message, session: Session | None) -> "Message | Later":
         path = request.opt.uri_path
         if session is None and not self._open.take():
             self._count("open")
@@ -122,7 +155,7 @@ class Tree:
             self._count(Reason.PROVISIONING_ONLY.value)
             raise blocks.refusal(codes.FORBIDDEN, ENROL)
         if wanted is not None and self._est is not None:
-            return await self._est.answer(request, session, wanted, self.assembler)
+            return Later.by(self._est.answer(request, session, wanted, self.assembler))
         if session.protocol == RENEWAL:
             raise blocks.refusal(codes.FORBIDDEN, "this door renews certificates, see /est")
         if path == (COMMANDS,):
@@ -130,7 +163,7 @@ class Tree:
             return blocks.cut(self._commands(request, session), request, self._exponent)
         if len(path) == 2 and path[0] in (EVENTS, REPLIES):
             _allow(request, codes.POST)
-            return await self._record(request, session, *path)
+            return self._record(request, session, *path)
         raise blocks.refusal(codes.NOT_FOUND, "see /.well-known/core")
 
     def _admit(self, request: Message, session: Session) -> None:
@@ -145,33 +178,47 @@ class Tree:
         if session.in_flight >= IN_FLIGHT_MAX or not session.bucket.take(cost):
             raise blocks.refusal(codes.TOO_MANY_REQUESTS, "slow down", max_age=CALM_SECONDS)
 
-    async def _record(self, request: Message, session: Session, kind: str, name: str) -> Message:
+    def _record(self, request: Message, session: Session, kind: str, name: str) -> "Later":
         content_type = CONTENT_TYPES.get(request.opt.content_format)
         if content_type is None:
             raise blocks.refusal(codes.UNSUPPORTED_CONTENT_FORMAT, "50 (JSON) or 60 (CBOR)")
         body = self.assembler.take(request, session)
-        session.in_flight += 1
         try:
-            refused = await self._submit(session, Said(kind, name, content_type, body))
+            kept, refused = self._submit(session, Said(kind, name, content_type, body))
         except Away:
-            raise blocks.refusal(
-                codes.SERVICE_UNAVAILABLE, "not known to be recorded", max_age=AWAY_SECONDS
-            ) from None
-        finally:
+            raise _away() from None
+        session.in_flight += 1
+
+        def recorded() -> "Message | Later":
             session.in_flight -= 1
-        if refused is not None:
-            raise blocks.refusal(CODES.get(refused.reason, codes.BAD_REQUEST), refused.detail)
-        if kind == REPLIES:
-            self._answered(session, name)
+            try:
+                kept.result()
+            except Away:
+                raise _away() from None
+            if refused is not None:
+                raise blocks.refusal(CODES.get(refused.reason, codes.BAD_REQUEST), refused.detail)
+            if kind == REPLIES:
+                self._answered(session, name)
+            return self._recorded(request, session)
+
+        return Later(kept, recorded)
+
+    def _recorded(self, request: Message, session: Session) -> "Message | Later":
+        """Say that Kafka has it; who wants to hear of commands waits for one first."""
         response = Message(code=codes.CHANGED)
         if request.opt.block1 is not None:
             response.opt.block1 = request.opt.block1
         seconds = _ttd(request)
-        if seconds:
+        if not seconds:
+            return response
+
+        async def asked() -> Message:
             await _until_asked(session, seconds)
             if session.commands:
                 self._render(response, request, session)
-        return response
+            return response
+
+        return Later.by(asked())
 
     def _discovery(self, request: Message, session: Session | None) -> Message:
         _allow(request, codes.GET)
@@ -208,7 +255,7 @@ class Tree:
         if self._est is not None:
             self._est.forget(session)
 
-    async def _observe(self, pipe: Any, request: Message, session: Session) -> None:
+    async def _observe(self, pipe: Any, request: Message, session: Session) -> Message:
         """Send the list now and at each change (RFC 7641), until the task is cancelled."""
         changed = asyncio.Event()
         session.observers.add(changed.set)
@@ -226,11 +273,17 @@ class Tree:
 
 def _check_options(request: Message) -> None:
     """Refuse critical options that are not understood (RFC 7252 section 5.4.1)."""
-    for one in request.opt.option_list():
-        if one.number not in UNDERSTOOD and one.number & 1:
-            if one.number in PROXY_OPTIONS:
+    for number in critical(request.opt):
+        if number not in UNDERSTOOD:
+            if number in PROXY_OPTIONS:
                 raise blocks.refusal(codes.PROXYING_NOT_SUPPORTED, "no proxy")
-            raise blocks.refusal(codes.BAD_OPTION, f"option {int(one.number)}")
+            raise blocks.refusal(codes.BAD_OPTION, f"option {number}")
+
+
+def _away() -> blocks.Answer:
+    return blocks.refusal(
+        codes.SERVICE_UNAVAILABLE, "not known to be recorded", max_age=AWAY_SECONDS
+    )
 
 
 def _allow(request: Message, code: codes.Code) -> None:

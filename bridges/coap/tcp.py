@@ -12,9 +12,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import structlog
-from aiocoap import error, interfaces
-from aiocoap.transports.tcp import TcpConnection, _TCPPooling
+from aiocoap import Message, error, interfaces
+from aiocoap.transports.rfc8323common import CloseConnection
+from aiocoap.transports.tcp import TcpConnection
 
+from bridges.coap import wire
+from bridges.coap.exchanges import Exchange, Exchanges
 from bridges.coap.sessions import LOST, Session
 from bridges.tls import TlsListener
 
@@ -46,6 +49,8 @@ class Connection(TcpConnection):  # type: ignore[misc] # aiocoap is untyped
         super().__init__(server, server.log, server.loop, is_server=True)
         self._server = server
         self.session: Session | None = None
+        self.exchanges: dict[bytes, Exchange] = {}
+        self._spool = b""
         self._reason = LOST
         self._patience: asyncio.TimerHandle | None = None
 
@@ -70,15 +75,40 @@ class Connection(TcpConnection):  # type: ignore[misc] # aiocoap is untyped
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes: whatever the parser makes of garbage ends the connection, not the process."""
+        """Take bytes: whatever garbage they are ends the connection, not the process."""
         if self.session is None or self._transport.is_closing():
             return
         self._server.heard(self.session)
+        data, begin = self._spool + data, 0
         try:
-            super().data_received(data)
-        except Exception:  # the parser raises many kinds on garbage; all mean the same
+            while (found := wire.frame(data, begin)) is not None:
+                token, end = found
+                if end - begin > MESSAGE_BYTES_MAX:
+                    self.abort("Overly large message announced")
+                    return
+                if end > len(data):
+                    break
+                self._take(wire.framed(data, begin, token, end, self))
+                begin = end
+                if self._transport.is_closing():
+                    return
+        except error.UnparsableMessage:
             self._server.count("unparsable")
-            self._transport.abort()
+            self.abort("Failed to parse message")
+        self._spool = data[begin:]
+
+    def _take(self, message: wire.Heard) -> None:
+        """Take one message; one that is empty, or an answer, is passed over."""
+        if message.code.is_signalling():
+            try:
+                self._process_signaling(message)
+            except CloseConnection:  # Release or Abort: it goes in good order
+                self._reason = 0
+                self._transport.close()
+        elif self._remote_settings is None:
+            self.abort("No CSM received")
+        elif message.code.is_request():
+            self._server.exchanges.process_request(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the session's end."""
@@ -88,14 +118,10 @@ class Connection(TcpConnection):  # type: ignore[misc] # aiocoap is untyped
         if self.session is None:
             return
         self._server.leave(self.session, self._reason)
-        super().connection_lost(exc)
+        self._server.exchanges.dispatch_error(exc, self)
 
     def eof_received(self) -> None:
         """The peer closed in good order."""
-        self._reason = 0
-
-    def released(self) -> None:
-        """The peer said that it is going."""
         self._reason = 0
 
     def pause_writing(self) -> None:
@@ -118,22 +144,22 @@ class Connection(TcpConnection):  # type: ignore[misc] # aiocoap is untyped
             self._transport.abort()
 
 
-class TcpServer(_TCPPooling, interfaces.TokenInterface):  # type: ignore[misc] # untyped
+class TcpServer(interfaces.TokenInterface):  # type: ignore[misc] # aiocoap is untyped
     """The listener of coaps+tcp, as an aiocoap transport."""
 
     _scheme, _default_port = "coaps+tcp", 5684
 
     def __init__(
         self,
-        manager: Any,
+        exchanges: Exchanges,
         context: ssl.SSLContext,
         welcome: Welcome,
         heard: Callable[[Session], None],
         leave: Callable[[Session, int], None],
         count: Callable[[str], None],
     ) -> None:
-        self._tokenmanager = manager
-        self.log, self.loop = manager.log, manager.loop
+        self.exchanges = exchanges
+        self.log, self.loop = exchanges.log, exchanges.loop
         self.welcome, self.heard, self.leave, self.count = welcome, heard, leave, count
         self.connections: set[Connection] = set()
         self._listener = TlsListener(context, lambda: Connection(self), count)
@@ -151,17 +177,14 @@ class TcpServer(_TCPPooling, interfaces.TokenInterface):  # type: ignore[misc] #
         """Tell whether a message goes to one of our connections."""
         return isinstance(message.remote, Connection) and message.remote._ctx is self
 
-    def _dispatch_error(self, connection: Connection, exc: Exception | None) -> None:
-        if isinstance(exc, error.RemoteServerShutdown):  # Release or Abort (RFC 8323 section 5)
-            connection.released()
-        super()._dispatch_error(connection, exc)
-
-    def _evict_from_pool(self, connection: Connection) -> None:
-        self.connections.discard(connection)
+    def send_message(self, message: Message, _failed: Callable[[], None]) -> None:
+        """Send an answer, unless its request wants none of its class (RFC 7967)."""
+        unwanted, message.opt.no_response = message.opt.no_response or 0, None
+        if not unwanted & 1 << (message.code.class_ - 1):
+            message.remote._send_message(message)
 
     async def shutdown(self) -> None:
         """Close the listener and every connection."""
-        self._tokenmanager = None
         await self._listener.close()
         for connection in tuple(self.connections):
             with contextlib.suppress(Exception):  # each in its own state of ending
