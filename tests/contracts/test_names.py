@@ -6,6 +6,7 @@ import json
 import re
 import typing
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -287,18 +288,18 @@ def test_metrics_speak_the_language() -> None:
             assert one.unit in one.name.split("_"), one.name
 
 
+@cache
+def shown_names() -> frozenset[str]:
+    """Return what a page may name: classes, records, decisions, alerts, and some of others'."""
+    trees = (ast.walk(ast.parse(path.read_text())) for path in SOURCES)
+    classes = {node.name for tree in trees for node in tree if isinstance(node, ast.ClassDef)}
+    rules = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text()
+    alerts = re.findall(r"alert: (\w+)", rules)
+    return OUTSIDE | classes.union(records(), alerts, (one.value for one in DecisionName))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_name_what_exists(page: Path) -> None:
     """What a page writes in CamelCase as code is a record, a decision or a class of ours."""
-    classes = {
-        node.name
-        for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef)
-    }
-    alerts = re.findall(
-        r"alert: (\w+)", (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text()
-    )
-    known = classes | set(records()) | set(alerts) | {one.value for one in DecisionName} | OUTSIDE
     shown = re.findall(r"`((?:[A-Z][a-z0-9]+){2,})`", page.read_text())
-    assert sorted(set(shown) - known) == []
+    assert sorted(set(shown) - shown_names()) == []
