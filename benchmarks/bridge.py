@@ -22,7 +22,7 @@ from benchmarks.rig import Rig, cpu_seconds, go_program, peak_mib
 from schemas.topics import DEVICE_EVENTS
 from tests.helpers.wait import until
 
-PEERS = ("fleetcert", "fleetcert told", "bento", "paho")
+PEERS = ("fleetcert", "fleetcert told", "bento", "aiomqtt", "paho")
 MODES = ("drain", "live")
 SESSION = "@bench"
 POLL_SECONDS = 0.02
@@ -109,8 +109,8 @@ def _bridge(rig: Rig, peer: str, topic: str) -> Iterator[subprocess.Popen[str]]:
     }
     if peer == "bento":
         command = [str(go_program("bento")), "-c", str(Path(__file__).parent / "bento/bridge.yaml")]
-    elif peer == "paho":
-        command = [sys.executable, "-m", "benchmarks.paho_bridge"]
+    elif peer in ("aiomqtt", "paho"):
+        command = [sys.executable, "-m", f"benchmarks.{peer}_bridge"]
     else:
         command = rig.bridge_command("bench")
     with rig.process(command, peer.split()[0], environment) as running:
