@@ -24,6 +24,8 @@ from schemas.reasons import Reason
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS
 
 PROTOCOL = "mqtt"
+CONTENT_TYPE_CHARACTERS_MAX = 128
+"""What is written once per content type is remembered: a long one would fill the memory."""
 JSON = "application/json"
 
 
@@ -75,6 +77,8 @@ class Translator:
             return _letter(topic, payload, Refused(Reason.UNSIGNED_STAMP, "no valid stamp"))
         sender = stamp.sender
         try:
+            if len(content_type) > CONTENT_TYPE_CHARACTERS_MAX:
+                raise Refused(Reason.OVERSIZE, f"a content type of {len(content_type)} characters")
             if (
                 len(parts) == 4
                 and parts[2] == REPORTS

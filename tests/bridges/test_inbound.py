@@ -92,6 +92,14 @@ def test_a_report_carries_its_sessions_certificate(content_type: str, encode: ob
     assert found.key == b"pump-1"
 
 
+@pytest.mark.parametrize("topic", ["events/heat", "replies/c-1"])
+def test_a_long_content_type_is_refused(topic: str) -> None:
+    """A device that named a new one of 64 KiB in each report filled gigabytes of its bridge."""
+    found = translate(stamped(f"devices/pump-1/{topic}", b"{}", "x" * 129))
+    assert isinstance(record(found), DeadLetter)
+    assert (found.refused, found.device_id) == (Reason.OVERSIZE, "pump-1")
+
+
 def test_an_unsigned_message_is_a_dead_letter() -> None:
     """A will, a forgery, another secret: kept, counted by its reason, never an event."""
     forged = stamped("devices/pump-1/events/heat", b"{}", secret=b"x" * 32)
