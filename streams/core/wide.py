@@ -19,7 +19,7 @@ from schemas.states import PartitionRow, Source
 from streams.core import machine as single
 from streams.core.partition import Entry, Folded, Partition
 from streams.core.rows import Overlay, Rows
-from streams.core.turn import OUTPUTS_MAX, Turn
+from streams.core.turn import OUTPUTS_MAX, TooManyOutputs, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +190,12 @@ def _wake(
         row = batch.get(key)
         if row is None:
             continue
-        step, mark, why = Overlay(batch), turn.mark(), ""
-        if key not in listed:
-            try:
-                machine.due(turn, step, key)
-            except Exception as error:
-                single.full(partition, error, more=len(raised))
-                turn.back_to(mark)
-                step, why = Overlay(batch), single.why(error)
-        if key in listed or why:
-            raised[key] = why
+        step, error = (Overlay(batch), None) if key in listed else _woken(machine, turn, batch, key)
+        if isinstance(error, TooManyOutputs) and turn.outputs:
+            partition.deadlines.put(key, row.next_due_at)
+            break  # the rows before it left too little room: it comes first in the next tick
+        if key in listed or error is not None:
+            raised[key] = _why(partition, error, len(raised))
             step.put(key, changed(row, next_due_at=0))
         elif key not in step.changes:
             step.put(key, changed(row, next_due_at=0))
@@ -209,6 +205,27 @@ def _wake(
     for key, why in raised.items():
         if key not in listed:
             single.set_waking_aside(partition, folded, turn, entry, key, why)
+
+
+def _woken(
+    machine: WideMachine, turn: Turn, batch: Overlay, key: bytes
+) -> tuple[Overlay, Exception | None]:
+    """Wake one row; of a waking that raises nothing is left but what it raised."""
+    step, mark = Overlay(batch), turn.mark()
+    try:
+        machine.due(turn, step, key)
+    except Exception as error:
+        turn.back_to(mark)
+        return Overlay(batch), error
+    return step, None
+
+
+def _why(partition: Partition[Any], error: Exception | None, more: int) -> str:
+    """Return what a letter says of a waking, nothing of a listed one. Raises where all is full."""
+    if error is None:
+        return ""
+    single.full(partition, error, more=more)
+    return single.why(error)
 
 
 def _kept(

@@ -242,6 +242,25 @@ def test_a_waking_that_raises_leaves_nothing_behind() -> None:
     assert again.outputs == said
 
 
+def test_a_row_that_finds_too_little_room_in_a_tick_is_woken_by_the_next() -> None:
+    """Many campaigns that begin at one instant are no fault of any: each begins, in its turn."""
+    groups = tuple(CampaignGroup(count=1, success_threshold=0.0) for _ in range(20))
+    spec = update(groups=groups, start_at=NOON + HOUR)
+    history: list[Any] = []
+    for number in range(40):
+        name, campaigns = f"f{number:02d}", 1 if number < 34 else 8
+        history += [
+            fleets.FleetCreated(name, "F", (), (), "{}", "", None, "t"),
+            *(fleets.CampaignOrdered(name, f"c{one}", spec, None, "t") for one in range(campaigns)),
+        ]
+    made = entries([*history, 2 * HOUR, 1_000, 1_000, 1_000])
+    rows, row, outputs = folded([made])
+    assert row.wakings == ()
+    assert folded([[one] for one in made]) == (rows, row, outputs)
+    opened = [one for one in outputs if getattr(one.record, "name", "") == "GroupOpened"]
+    assert len(opened) == (34 + 6 * 8) * 21
+
+
 def test_a_step_that_raises_is_set_aside() -> None:
     """Its changes are gone, a dead letter says why, and a replay skips it."""
 
