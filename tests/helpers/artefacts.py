@@ -18,13 +18,20 @@ KEY_ID = "release-1"
 
 @dataclass
 class Artefacts:
-    """What the server has; `answers` is the status it answers with, `asked` how often it was."""
+    """What the server has; `answers` is the status it answers with, `asked` how often it was.
+
+    While it is not `flowing`, it sends two bytes a second.
+    """
 
     key: ec.EllipticCurvePrivateKey
     port: int = 0
     held: dict[str, bytes] = field(default_factory=dict)
     answers: int = 200
     asked: int = 0
+    flowing: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.flowing.set()
 
     @property
     def keys(self) -> Keys:
@@ -57,7 +64,11 @@ def serving() -> Iterator[Artefacts]:
             self.send_response(made.answers if self.path in made.held else 404)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            sent = 0
+            while not made.flowing.wait(0.5) and sent < len(content):
+                self.wfile.write(content[sent : sent + 1])
+                sent += 1
+            self.wfile.write(content[sent:])
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""

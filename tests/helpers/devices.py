@@ -14,6 +14,7 @@ from cryptography import x509
 
 from device import faults, provision
 from device.__main__ import REBOOT
+from device.link import MQTTS
 from device.store import Store
 from pki.profile import issue_device
 from schemas.states import DeviceRow
@@ -32,6 +33,7 @@ class Device:
     directory: Path
     first: bytes = b""
     options: tuple[str, ...] = ()
+    scheme: str = MQTTS
     process: asyncio.subprocess.Process | None = None
 
     def enrol(self) -> None:
@@ -58,10 +60,12 @@ class Device:
             "--id": self.device_id,
             "--dir": self.directory,
             "--host": "localhost",
-            "--port": layout.device_port,
+            "--port": layout.device_port if self.scheme == MQTTS else layout.coap_port,
             "--ca": layout.pki_dir / "service-ca" / "ca.pem",
             "--report": "reading",
         }
+        if self.scheme != MQTTS:
+            options["--coap"] = self.scheme
         words = [str(word) for pair in options.items() for word in pair]
         with (self.directory / "log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
