@@ -224,6 +224,7 @@ def _said(turn: Turn, row: DeviceRow, event: Said) -> None:
         return
     if known.status == certificate.CANDIDATE:
         rotation.prove(turn, row, known)
+        known = certificate.active(row)
     presence.seen(turn, row, evidence)
     anomaly.heard(turn, row)
     if isinstance(event, events.SessionOpened):

@@ -316,6 +316,17 @@ def test_a_device_is_registered_beforehand_by_its_makers_certificate(first: bool
     assert log.state() == "Proven"
 
 
+def test_a_new_certificate_shown_as_a_makers_stays_the_active_one() -> None:
+    """Where a device CA of ours is named as a maker's, too: its first use proves it even so."""
+    log = door(AUTOMATIC)
+    presented(log)
+    log.requested(1)
+    log.issued(2)
+    presented(log, 2, certificate=facts(2, 180))
+    assert certificate.active(log.row).fingerprint == fingerprint(2)
+    assert log.state() == "Proven"
+
+
 def test_a_pending_device_is_in_no_fleet() -> None:
     """A fleet that asks for it is told that there is no such device."""
     log = waiting()
