@@ -2,17 +2,20 @@
 
 Rules of this file: a number (boot, sequence) is given in the same transaction that keeps the
 item, so that a number never means two things; an item leaves only when it is recorded or refused
-for good. SQLite in WAL mode; with `Durability.POWER` every commit reaches the disk.
+for good. SQLite in WAL mode; with `Durability.POWER` every commit reaches the disk. The boot stands
+in a file of its own as well: a database that is damaged is put aside, and were the boots counted
+from 1 again, all that the device says would be taken for a repeat.
 """
 
 import contextlib
 import enum
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from device import faults
+from device import durable, faults
 
 ITEMS_MAX = 10_000
 """How many items are kept before `put` refuses."""
@@ -26,10 +29,15 @@ REPLIES_RESERVED = 64
 PAYLOAD_BYTES_MAX = 262_144
 """The longest payload of an item."""
 
+DAMAGED = ".damaged"
+"""Behind the name of a database that cannot be read."""
+
 BEGINNING = (0, 0)
 """Before every number: boots and sequences count from 1."""
 
 Number = tuple[int, int]
+
+_log = logging.getLogger("fleetcert.device.outbox")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS boots (boot INTEGER PRIMARY KEY);
@@ -83,13 +91,16 @@ class Outbox:
         if items_max <= REPLIES_RESERVED:
             raise ValueError(f"items_max must exceed the {REPLIES_RESERVED} reserved for replies")
         self.items_max = items_max
-        self._database = sqlite3.connect(path, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute(f"PRAGMA synchronous = {durability.value}")
-        self._database.executescript(_SCHEMA)
+        self._boot_file = path.with_suffix(".boot")
+        try:
+            self._database, self._count = _opened(path, durability)
+        except sqlite3.OperationalError:  # the disk, not what stands on it
+            raise
+        except sqlite3.DatabaseError as error:
+            _put_aside(path, error)
+            self._database, self._count = _opened(path, durability)
         self.boot = self._next_boot()
         self._sequence = 0
-        self._count = int(self._database.execute("SELECT count(*) FROM items").fetchone()[0])
 
     def __len__(self) -> int:
         """Return how many items wait to be recorded."""
@@ -185,8 +196,36 @@ class Outbox:
         with faults.around("outbox:boot"):
             self._database.execute("BEGIN IMMEDIATE")
             last = self._database.execute("SELECT coalesce(max(boot), 0) FROM boots").fetchone()[0]
-            boot = int(last) + 1
+            boot = max(int(last), _noted(self._boot_file)) + 1
+            durable.write(self._boot_file, str(boot).encode())
             self._database.execute("INSERT INTO boots VALUES (?)", (boot,))
             self._database.execute("DELETE FROM boots WHERE boot < ?", (boot,))
             self._database.execute("COMMIT")
         return boot
+
+
+def _opened(path: Path, durability: Durability) -> tuple[sqlite3.Connection, int]:
+    """Return the database of a file, and how many items it keeps."""
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute(f"PRAGMA synchronous = {durability.value}")
+    database.executescript(_SCHEMA)
+    return database, int(database.execute("SELECT count(*) FROM items").fetchone()[0])
+
+
+def _put_aside(path: Path, error: Exception) -> None:
+    """Keep a damaged database under another name, for whoever wants to look."""
+    _log.error(
+        "the outbox is damaged (%s) and begins anew; what it kept is in %s%s", error, path, DAMAGED
+    )
+    for tail in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + tail)
+        if part.exists():
+            part.replace(path.with_name(path.name + DAMAGED + tail))
+
+
+def _noted(boot_file: Path) -> int:
+    try:
+        return int(boot_file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return 0

@@ -58,6 +58,23 @@ def test_a_refused_item_uses_no_number(tmp_path: Path) -> None:
     assert outbox.put("t", "c", named) == (1, 1)
 
 
+@pytest.mark.parametrize("damage", [b"", b"no database at all", bytes(8_192)])
+def test_a_damaged_outbox_begins_anew_and_goes_on_counting(tmp_path: Path, damage: bytes) -> None:
+    """Its file is kept; with a boot that has been, the device would never be heard again."""
+    path = tmp_path / "o"
+    for _ in range(3):
+        Outbox(path).close()
+    path.write_bytes(damage)
+    outbox = Outbox(path)
+    assert outbox.put("t", "c", named) == (4, 1)
+    assert len(outbox) == 1
+    outbox.close()
+    if damage:
+        assert (tmp_path / "o.damaged").read_bytes().startswith(damage[:9])
+    (tmp_path / "o.boot").write_bytes(b"?")
+    assert Outbox(path).boot == 5
+
+
 def test_a_disk_that_takes_no_more_loses_nothing(tmp_path: Path) -> None:
     """Neither is kept nor let go, and the outbox goes on once there is room."""
     outbox = Outbox(tmp_path / "o")
