@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from schemas import commands, events
@@ -21,6 +21,11 @@ from tests.helpers.fleets import DAY, HOUR, NOON, update
 from tests.helpers.folding import facts, fingerprint
 
 FLEET = "pumps"
+
+
+def lasting(number: int, now: int, lives_ms: int) -> events.CertificateFacts:
+    """Return a certificate that lives so long from now on."""
+    return replace(facts(number), not_before_at=now, not_after_at=now + lives_ms)
 
 
 @dataclass
@@ -55,6 +60,8 @@ class World:
     sequences: dict[str, int] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     waiting: deque[tuple[str, bytes, Any]] = field(default_factory=deque)
+    lives_ms: int = 0
+    """How long a certificate lives that is issued, zero for long."""
 
     def add(self, topic: str, event: Any, key: bytes = b"") -> None:
         """Append an event to a log, and all that follows from it."""
@@ -110,6 +117,8 @@ class World:
         if isinstance(record, commands.SignCertificate):
             number = int(record.csr.decode()) % 250
             held = facts(number, (self.now - NOON) // DAY + 200)
+            if self.lives_ms:
+                held = lasting(number, self.now, self.lives_ms)
             event = events.CertificateIssued(record.device_id, record.request_id, held)
             self.say(event)
             return
@@ -175,6 +184,23 @@ def test_a_fleet_rotates_itself_as_its_certificates_near_their_end() -> None:
     ordered = [one for one in world.outputs if isinstance(one.record, events.RotationOrdered)]
     assert len(ordered) == 20
     assert world.fleets.rows.get(ring.fleet_key(FLEET)).in_work == 0
+
+
+def test_certificates_of_eight_hours_never_end_and_are_not_renewed_all_the_time() -> None:
+    """With windows at night and daysBeforeExpiry 30, in a fleet and without one."""
+    world = World(lives_ms=8 * HOUR)
+    world.wait(1)
+    world.add(FLEET_EVENTS, fleets.FleetCreated(FLEET, "P", (), (), "{}", "", None, "t"))
+    for name in ("d0", "d1", "lone"):
+        held = lasting(1, world.now, world.lives_ms)
+        world.add(DEVICE_EVENTS, events.DeviceRegistered(name, "pump", ("mqtt",), held, "t"))
+    for name in ("d0", "d1"):
+        world.add(FLEET_EVENTS, fleets.DeviceAdded(FLEET, name, "operator", "t"))
+    world.wait(4 * DAY)
+    said = [one.record.name for one in world.outputs if isinstance(one.record, Decision)]
+    assert "CertificateExpired" not in said
+    for name in ("d0", "d1", "lone"):
+        assert 12 <= world.row(name).rotations <= 18
 
 
 def test_an_update_reaches_every_device() -> None:
