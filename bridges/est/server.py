@@ -141,6 +141,7 @@ class EstServer:
             logger=logging.getLogger(LOGGER),
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             handler_cancellation=True,
+            auto_decompress=False,  # 2 MB that nobody asked for held the door for five seconds
         )
         self._listener: TlsListener | None = None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import gzip
 import ssl
 import subprocess
 from pathlib import Path
@@ -70,6 +71,17 @@ async def test_the_same_request_gets_the_same_certificate(
         assert opened(first[2]) == opened(second[2])
         signed = {one.signed_request for one in door.machine.of(SigningRequested)}
         assert len(signed) == 1
+
+
+async def test_nothing_is_decompressed(authorities: Authorities, tmp_path: Path) -> None:
+    """RFC 7030 knows no content coding, and a stranger's would cost what it likes."""
+    async with running(authorities, tmp_path) as door:
+        packed, device = tmp_path / "packed", authorities.device("pump-9")
+        packed.write_bytes(gzip.compress(door.csr("pump-9").encode()))
+        sent = ["-H", "Content-Type: application/pkcs10", "-H", "Content-Encoding: gzip"]
+        sent += ["--data-binary", f"@{packed}"]
+        status, _, body = await door.curl("simplereenroll", device, None, *sent)
+        assert (status, body[:9]) == (400, b"malformed")
 
 
 async def test_two_requests_at_once_are_both_answered(
