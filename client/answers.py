@@ -23,6 +23,20 @@ from schemas.topics import DECISIONS, DEVICE_EVENTS, DEVICE_STATE, FLEET_EVENTS,
 LOOK_BACK_MS = 60_000
 """Decisions are looked for from this long before the question: clocks differ."""
 
+_NEXT = {
+    Reason.FLEET_EXISTS: "see `fleetcert fleet show {}`",
+    Reason.UNKNOWN_FLEET: "see `fleetcert fleet list`",
+    Reason.FLEET_FULL: "see maxDevices in `fleetcert fleet config {}`",
+    Reason.IN_ANOTHER_FLEET: "see `fleetcert fleet move --help`",
+    Reason.NOT_A_MEMBER: "see `fleetcert fleet show {}`",
+    Reason.REPEATED: "nothing has changed",
+    Reason.CAMPAIGN_EXISTS: "see `fleetcert campaign list {}`",
+    Reason.UNKNOWN_CAMPAIGN: "see `fleetcert campaign list {}`",
+    Reason.TOO_MANY_CAMPAIGNS: "see `fleetcert campaign list {}`",
+    Reason.WRONG_STATE: "see `fleetcert campaign list {}`",
+}
+"""What to do next about a refusal, with the subject's id for the braces."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -103,7 +117,10 @@ class Answers:
 
 
 def refusal(decision: Decision) -> str:
-    """Return a refusal as a line: what was refused, why, and the detail."""
-    detail = decision.values.get("detail", "")
-    sentence = SENTENCES[Reason(decision.reason)]
-    return f"{decision.values.get('what', decision.name)} refused: {sentence} {detail}".strip()
+    """Return a refusal as a line: what was refused, why, the detail, and what to do next."""
+    detail, reason = decision.values.get("detail", ""), Reason(decision.reason)
+    why = SENTENCES[reason].rstrip(".") + (f": {detail}" if detail else "")
+    subject = decision.subject.partition(":")[2]
+    hint = _NEXT.get(reason, "").format(subject)
+    told = f"{decision.values.get('what', decision.name)} refused: {why}"
+    return f"{told}; {hint}" if hint else told

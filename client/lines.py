@@ -9,12 +9,14 @@ from client import instants
 from client.terminal import safe
 from protocols import cbor
 from schemas import commands, decisions, events, pending, states
-from schemas.envelope import Evidence
+from schemas.envelope import Cause, Evidence
 from streams.core import anomaly, rotation
 
 TEXT_MAX = 72
 """The longest text of a device that a line shows."""
 FINGERPRINT_CHARACTERS = 8
+EMPTY: tuple[Any, ...] = (None, "", (), [], b"")
+"""Values of fields that a line leaves out."""
 
 
 def line(record: Any) -> str:
@@ -72,17 +74,33 @@ def _under(evidence: Evidence) -> str:
 def _fields(record: Any) -> str:
     """Return the fields of a record that has no line of its own."""
     named = [(one.name, getattr(record, one.name)) for one in dataclasses.fields(record)]
-    return ", ".join(f"{name} {_plain(value)}" for name, value in named)
+    told = [f"{name} {_plain(name, value)}" for name, value in named if value not in EMPTY]
+    return ", ".join(told) or type(record).__name__
 
 
-def _plain(value: Any) -> str:
-    return fingerprint(value) if isinstance(value, bytes) else _short(str(value))
+def _plain(name: str, value: Any) -> str:
+    """Return a field as people read it: hashes short, instants as such, a cause by its place."""
+    if isinstance(value, bytes):
+        return fingerprint(value)
+    if isinstance(value, Cause):
+        where = value.position
+        return f"{where.topic} {where.partition}/{where.offset}"
+    if isinstance(value, tuple | list):
+        return _short(" ".join(str(one) for one in value))
+    if name.endswith("_at") and isinstance(value, int):
+        return instants.shown(value)
+    return _short(str(value))
 
 
 def _registered(one: events.DeviceRegistered) -> str:
     ends = instants.shown(one.certificate.not_after_at)
     held = fingerprint(one.certificate.fingerprint)
     return f"{one.device_type}, certificate {held} until {ends}, by {one.actor}"
+
+
+def _tagged(one: events.DeviceTagged) -> str:
+    signed = [f"+{tag}" for tag in one.added] + [f"-{tag}" for tag in one.removed]
+    return f"{' '.join(signed)} by {one.actor or one.device_id}"
 
 
 def _opened(one: events.SessionOpened) -> str:
@@ -164,6 +182,7 @@ def _command(one: Any) -> str:
 
 _LINES: dict[type, Callable[[Any], str]] = {
     events.DeviceRegistered: _registered,
+    events.DeviceTagged: _tagged,
     events.SessionOpened: _opened,
     events.CertificatePresented: _opened,
     events.RegistrationApproved: lambda one: f"{fingerprint(one.fingerprint)} by {one.actor}",

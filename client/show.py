@@ -10,7 +10,7 @@ from rich.text import Text
 
 from client import instants
 from client.alerts import Alert
-from client.lines import values
+from client.lines import fingerprint, values
 from client.terminal import safe
 from schemas.decisions import Decision, Severity
 from schemas.pending import PendingRow
@@ -19,6 +19,7 @@ from schemas.states import DeviceRow, HeldCertificate, SagaStep
 from streams.core import anomaly, certificate, rotation
 
 FINGERPRINT_CHARACTERS = 16
+DAY_CHARACTERS = len("2026-11-28")
 DECISIONS_MAX = 20
 """Decisions of a story; repeats in a row count as one."""
 HIDDEN = frozenset({"serial", "not_after_at", "request", "state", "what"})
@@ -51,8 +52,8 @@ def device_line(row: DeviceRow, now: int) -> tuple[object, ...]:
         row.device_type,
         _presence(row),
         rotation.name(row.rotation),
-        held.fingerprint.hex()[:FINGERPRINT_CHARACTERS],
-        instants.shown(held.not_after_at),
+        fingerprint(held.fingerprint),
+        instants.shown(held.not_after_at)[:DAY_CHARACTERS],
         instants.distance(held.not_after_at, now),
         anomaly.open_alerts(row) or "",
     )
@@ -112,13 +113,15 @@ def _head(row: DeviceRow, now: int) -> RenderableType:
     title.append(f"● {_presence(row)}", STYLES[_presence(row)])
     heard = "never"
     if row.last_seen_at:
-        heard = f"{instants.shown(row.last_seen_at)}, {instants.distance(row.last_seen_at, now)}"
+        heard = (
+            f"{instants.shown(row.last_seen_at)} UTC, {instants.distance(row.last_seen_at, now)}"
+        )
     facts = Table.grid(padding=(0, 2))
     for name, value in (
-        ("registered", instants.shown(row.registered_at)),
+        ("registered", f"{instants.shown(row.registered_at)} UTC"),
         ("last heard", heard),
         ("numbers", f"boot {row.boot}, sequence {row.sequence}"),
-        ("history", f"to offset {row.applied_offset}; {row.rotations} rotation(s) completed"),
+        ("history", f"to offset {row.applied_offset}; rotations completed: {row.rotations}"),
     ):
         facts.add_row(Text(name, "dim"), value)
     return Group(title, facts)

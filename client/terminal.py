@@ -10,12 +10,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from client.errors import FleetError
 
 PIPE_COLUMNS = 200
 """The width of tables where no terminal says one, so that lines stay whole for grep."""
@@ -54,12 +56,34 @@ def safe(value: object) -> str:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table."""
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn.show_header = any(columns)
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
         drawn.add_row(*(safe(one) for one in row))
     console().print(drawn)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 device, 2 devices."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def confirm(what: str, *, yes: bool, asked: TextIO | None = None) -> None:
+    """Ask before what cannot be undone; where nobody can answer, `--yes` must have been given.
+
+    `asked` is where the answer comes from, else standard input. Raises FleetError where it is no.
+    """
+    asked = asked or sys.stdin
+    if yes:
+        return
+    if not asked.isatty():
+        raise FleetError(f"{what} Nothing is done; say --yes where nobody can be asked")
+    sys.stderr.write(f"{what} Go on? [y/N] ")
+    sys.stderr.flush()
+    if asked.readline().strip().lower() not in ("y", "yes"):
+        raise FleetError("nothing is done")
 
 
 def say(text: str) -> None:

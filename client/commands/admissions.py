@@ -32,7 +32,16 @@ def pending(
             terminal.as_json(row)
         return
     now = time.time_ns() // 1_000_000
-    columns = ("device", "certificate (SHA-256)", "over", "from", "presence", "first seen", "", "")
+    columns = (
+        "device",
+        "certificate (SHA-256)",
+        "over",
+        "from",
+        "presence",
+        "first seen (UTC)",
+        "",
+        "",
+    )
     terminal.table(f"{len(rows)} pending", columns, [show.pending_line(one, now) for one in rows])
     if rows:
         terminal.say("compare the certificate, then `fleetcert device approve DEVICE CERTIFICATE`")

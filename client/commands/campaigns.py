@@ -78,20 +78,21 @@ def plan(
 
 def _print_plan(found: Plan) -> None:
     terminal.say(
-        f"{found.enrolled} devices, {found.passed_over} passed over; from "
+        f"{terminal.count(found.enrolled, 'device')}, {found.passed_over} passed over; from "
         f"{instants.shown(found.begins_at)} to {instants.shown(found.ends_at)} (UTC)"
     )
     terminal.table(
         "Groups",
-        ("group", "devices", "first order", "last order"),
+        ("group", "devices", "first order (UTC)", "last order (UTC)"),
         [
             (number, one.size, instants.shown(one.first_at), instants.shown(one.last_at))
             for number, one in enumerate(found.groups)
         ],
     )
     hours = [(instants.shown(at), count) for at, count in found.hours]
-    terminal.table(f"Orders per hour, peak / mean {found.peak_to_mean:.2f}", ("hour", ""), hours)
-    terminal.say(f"first: {', '.join(found.first)}")
+    terminal.table("Orders per hour", ("hour (UTC)", "orders"), hours)
+    terminal.say(f"The busiest hour has {found.peak_to_mean:.2f} times the mean.")
+    terminal.say(f"First devices: {', '.join(found.first)}")
     if found.expiry_wins:
         terminal.say(f"{found.expiry_wins} outside the window: their certificates end before")
 
@@ -106,7 +107,7 @@ def list_campaigns(fleet_id: FleetId, cluster: Kafka = KAFKA, as_json: Json = Fa
         return
     columns = ("campaign", "kind", "state", "reason", "ordered (UTC)", "devices")
     terminal.table(
-        f"{len(rows)} campaigns",
+        terminal.count(len(rows), "campaign"),
         columns,
         [
             (
@@ -200,7 +201,7 @@ def watch(
             terminal.as_json(row)
         else:
             now = instants.shown(time.time_ns() // 1_000_000)
-            terminal.say(f"{now}  {_state(row)}  {counts(row)}")
+            terminal.say(f"{now} UTC  {_state(row)}  {counts(row)}")
     if row is None or row.state != rules.COMPLETED:
         raise typer.Exit(1)
 

@@ -128,7 +128,7 @@ def _register_all(fleet: Fleet, folder: Path, device_type: str, as_json: bool) -
         for device_id, _ in named:
             terminal.as_json({"device_id": device_id})
         return
-    terminal.say(f"registered {len(named)} devices; see `fleetcert device list`")
+    terminal.say(f"registered {terminal.count(len(named), 'device')}; see `fleetcert device list`")
 
 
 @app.command("list", epilog=examples("device list", "device list --json | jq -r .device_id | head"))
@@ -139,9 +139,9 @@ def list_devices(cluster: Kafka = KAFKA, as_json: Json = False) -> None:
         for row in rows:
             terminal.as_json(row)
         return
-    columns = ("device", "type", "presence", "rotation", "certificate", "ends (UTC)", "", "alerts")
+    columns = ("device", "type", "presence", "rotation", "certificate", "ends", "", "alerts")
     lines = [show.device_line(row, _now()) for row in rows]
-    terminal.table(f"{len(rows)} devices", columns, lines)
+    terminal.table(terminal.count(len(rows), "device"), columns, lines)
 
 
 @app.command("show", epilog=examples("device show pump-7", "device show pump-7 --json | jq ."))
@@ -177,7 +177,7 @@ def alerts(cluster: Kafka = KAFKA, as_json: Json = False) -> None:
         return
     columns = ("since (UTC)", "", "about", "severity", "alert", "figures", "what it means")
     lines = [show.alert_line(one, _now()) for one in raised]
-    terminal.table(f"{len(raised)} open alerts", columns, lines)
+    terminal.table(terminal.count(len(raised), "open alert"), columns, lines)
 
 
 def _now() -> int:

@@ -17,8 +17,11 @@ from client.lines import line
 from client.show import STYLES
 from schemas import codec, topics
 from schemas.decisions import Decision
+from schemas.events import ClockTicked, DoorServed
 
 EXPORTABLE = ".parquet"
+BEATS = frozenset({ClockTicked.__name__, DoorServed.__name__})
+"""What stands in every partition each second or so, whatever happens."""
 
 app = typer.Typer(help="Read the history.", no_args_is_help=True)
 
@@ -37,8 +40,8 @@ SINCE = "Begin at: 10m (ago), 2026-11-25T10:00 (UTC), start or now."
     "tail",
     epilog=examples(
         "events tail --device pump-7 --since 10m",
-        "events tail --topic decisions --kind Decision --json",
-        "events tail --since start --no-follow | less",
+        "events tail --topic decisions --since 1h --json",
+        "events tail --all --since start --no-follow | less",
     ),
 )
 def tail(
@@ -47,14 +50,20 @@ def tail(
     kind: Kinds = None,
     since: Annotated[str, typer.Option(help=SINCE)] = instants.NOW,
     follow: Annotated[bool, typer.Option(help="Wait for more, until Ctrl-C.")] = True,
+    every: Annotated[
+        bool, typer.Option("--all", help="Ticks of the clock and heartbeats of doors, too.")
+    ] = False,
     cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
-    """Print records, one a line, as they come; with --since what is there already, too."""
+    """Print records, one a line, as they come; with --since what is there already, too.
+
+    A line has the instant (UTC), partition/offset, key, name and what matters of the record.
+    """
     need_topic(topic)
     kinds = _kinds(kind or [])
     for found in _found(Fleet(cluster), topic, device, since, follow):
-        if kinds and found.kind not in kinds:
+        if found.kind not in kinds if kinds else found.kind in BEATS and not every:
             continue
         if as_json:
             terminal.as_json(found)
@@ -126,7 +135,7 @@ def _found(fleet: Fleet, topic: str, device: str, since: str, follow: bool) -> I
 def _line(found: Found) -> Text:
     key = terminal.safe(found.key.decode(errors="replace"))
     drawn = Text(no_wrap=True)
-    drawn.append(instants.shown(found.at), "dim")
+    drawn.append(f"{instants.shown(found.at)}Z", "dim")
     drawn.append(f" {f'{found.partition}/{found.offset}':>9} ", "dim")
     drawn.append(f"{key:20} ")
     severity = found.record.severity if isinstance(found.record, Decision) else ""

@@ -55,6 +55,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Create a fleet."""
+    _need(cluster, *(device or ()))
     with Fleets(cluster) as fleets:
         fleets.create(
             fleet_id,
@@ -76,8 +77,8 @@ def list_fleets(cluster: Kafka = KAFKA, as_json: Json = False) -> None:
         for row in rows:
             terminal.as_json(row)
         return
-    columns = ("fleet", "name", "members", "connected", "in work", "campaigns", "config")
-    terminal.table(f"{len(rows)} fleets", columns, [_line(row) for row in rows])
+    columns = ("fleet", "name", "members", "connected", "in work", "campaigns", "version")
+    terminal.table(terminal.count(len(rows), "fleet"), columns, [_line(row) for row in rows])
 
 
 @app.command("show", epilog=examples("fleet show pumps", "fleet show pumps --json | jq ."))
@@ -91,7 +92,7 @@ def show(fleet_id: FleetId, cluster: Kafka = KAFKA, as_json: Json = False) -> No
         terminal.as_json({"fleet": row, "config": config, "members": members})
         return
     terminal.table("Fleet", ("", ""), zip(_HEADINGS, _line(row), strict=True))
-    terminal.table("Configuration", ("name", "value"), values.items())
+    terminal.table("Configuration", ("name", "value"), _plain(values))
     columns = (
         "device",
         "since (UTC)",
@@ -113,7 +114,7 @@ def show(fleet_id: FleetId, cluster: Kafka = KAFKA, as_json: Json = False) -> No
         )
         for one in members
     ]
-    terminal.table(f"{len(members)} members", columns, lines)
+    terminal.table(terminal.count(len(members), "member"), columns, lines)
 
 
 @app.command("add", epilog=examples("fleet add pumps pump-7", "fleet add pumps pump-7 --json"))
@@ -121,9 +122,10 @@ def add(
     fleet_id: FleetId, device_id: DeviceId, cluster: Kafka = KAFKA, as_json: Json = False
 ) -> None:
     """Add a device to a fleet."""
+    _need(cluster, device_id)
     with Fleets(cluster) as fleets:
         fleets.add_device(fleet_id, device_id)
-    _told(as_json, fleet_id, f"asked {device_id} into {fleet_id}", device_id=device_id)
+    _told(as_json, fleet_id, _asked(device_id, fleet_id), device_id=device_id)
 
 
 @app.command("remove", epilog=examples("fleet remove pumps pump-7"))
@@ -145,9 +147,10 @@ def move(
     as_json: Json = False,
 ) -> None:
     """Move a device to another fleet."""
+    _need(cluster, device_id)
     with Fleets(cluster) as fleets:
         fleets.move_device(device_id, from_fleet, fleet_id)
-    _told(as_json, fleet_id, f"asked {device_id} into {fleet_id}", device_id=device_id)
+    _told(as_json, fleet_id, _asked(device_id, fleet_id), device_id=device_id)
 
 
 @app.command(
@@ -173,12 +176,12 @@ def config(
             version = fleets.update_config(
                 fleet_id, document(patch), expected_version=expected_version
             )
-            told = f"{fleet_id} has configuration {version}"
+            told = f"{fleet_id} has version {version} of its configuration"
             return _told(as_json, fleet_id, told, version=version)
         values = fleet_config.plain(fleets.fleet(fleet_id).config)
     if as_json:
         return terminal.as_json(json.loads(fleet_config.nested(values)))
-    terminal.table(f"Configuration of {fleet_id}", ("name", "value"), values.items())
+    terminal.table(f"Configuration of {fleet_id}", ("name", "value"), _plain(values))
 
 
 @app.command(
@@ -212,7 +215,7 @@ def query(
         (one.device_id, one.device_type, " ".join(one.tags), one.belongs.fleet_id or "-")
         for one in found
     ]
-    terminal.table(f"{len(found)} devices", columns, lines)
+    terminal.table(terminal.count(len(found), "device"), columns, lines)
 
 
 def _found(cluster: Cluster, text: str) -> Iterator[DeviceRow]:
@@ -239,7 +242,7 @@ def history(fleet_id: FleetId, cluster: Kafka = KAFKA, as_json: Json = False) ->
     lines = [
         (one.version, instants.shown(one.at), one.actor, path, _shown(before), _shown(after))
         for one, changes in client.differences(found)
-        for path, before, after in changes or [("-", None, None)]
+        for path, before, after in changes or [("nothing", None, None)]
     ]
     terminal.table("Versions", ("version", "at (UTC)", "by", "name", "before", "after"), lines)
 
@@ -254,7 +257,12 @@ def roll_back(
     """Set a fleet's configuration to what it was; this is a new version."""
     with Fleets(cluster) as fleets:
         made = fleets.roll_back(fleet_id, version)
-    _told(as_json, fleet_id, f"{fleet_id} has configuration {made}, as in {version}", version=made)
+    _told(
+        as_json,
+        fleet_id,
+        f"{fleet_id} has version {made} of its configuration, as {version}",
+        version=made,
+    )
 
 
 @app.command("forecast", epilog=examples("fleet forecast pumps --days 90"))
@@ -275,7 +283,7 @@ def forecast(
     )
 
 
-_HEADINGS = ("fleet", "name", "members", "connected", "in work", "campaigns", "configuration")
+_HEADINGS = ("fleet", "name", "members", "connected", "in work", "campaigns", "version")
 
 
 def _line(row: FleetRow) -> tuple[object, ...]:
@@ -288,6 +296,25 @@ def _line(row: FleetRow) -> tuple[object, ...]:
         ", ".join(one.campaign_id for one in row.campaigns) or "-",
         row.config_version,
     )
+
+
+def _need(cluster: Cluster, *device_ids: str) -> None:
+    """Raise FleetError for a device that nobody has registered: a fleet would wait for it."""
+    with Fleet(cluster) as devices:
+        for one in device_ids:
+            devices.device(one)
+
+
+def _asked(device_id: str, fleet_id: str) -> str:
+    return f"asked {device_id} to join {fleet_id}; see `fleetcert fleet show {fleet_id}`"
+
+
+def _plain(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a configuration's names and values, as JSON has them; texts without quotes."""
+    return [
+        (name, value if isinstance(value, str) else json.dumps(value))
+        for name, value in values.items()
+    ]
 
 
 def _shown(value: object) -> str:

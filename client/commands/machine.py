@@ -1,11 +1,12 @@
 """`fleetcert replay` and `fleetcert policy show|set`: what the machine does, and by which rules."""
 
+import difflib
 from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
-from client import terminal
+from client import instants, terminal
 from client.commands.options import (
     EXIT_DIFFERENT,
     KAFKA,
@@ -18,6 +19,14 @@ from client.commands.options import (
 from client.fleet import Fleet, FleetError
 from schemas import topics
 from schemas.states import Policy
+
+CONFIGURED = {
+    "days_before_expiry": "iot.security.tls.certRotation",
+    "silent_after_ms": "iot.fleet.healthCheckInterval",
+    "anomaly_detection": "iot.monitoring.anomalyDetection",
+    "just_in_time": "iot.security.provisioning.justInTime",
+}
+"""The fields that the configuration sets, by its keys (`client.applied.policy_of`)."""
 
 app = typer.Typer(help="Show or change what the machine goes by.", no_args_is_help=True)
 
@@ -67,39 +76,69 @@ def replay(
 
 @app.command("show", epilog=examples("policy show", "policy show --json | jq .grace_ms"))
 def show_policy(cluster: Kafka = KAFKA, as_json: Json = False) -> None:
-    """Show the policy that the machine goes by (spans in milliseconds)."""
+    """Show the policy that the machine goes by; `--json` has its names and values alone."""
     current = Fleet(cluster).partition_row(0).policy
     if as_json:
         return terminal.as_json(current)
-    for name in Policy.__dataclass_fields__:
-        terminal.say(f"{name:20} {getattr(current, name)}")
+    rows = [(name, *_shown(name, getattr(current, name))) for name in Policy.__dataclass_fields__]
+    terminal.table("", ("name", "value", "", "set by"), rows)
 
 
 @app.command(
     "set",
     epilog=examples(
-        "policy set days_before_expiry=45 grace_ms=120000", "policy set just_in_time=approval"
+        "policy set grace_ms=120000 attempts_max=3", "policy set anomaly_detection=false"
     ),
 )
 def set_policy(
-    changes: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...")],
+    changes: Annotated[
+        list[str], typer.Argument(metavar="NAME=VALUE...", help="Spans in milliseconds.")
+    ],
     cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
-    """Change fields of the policy; all others stay as they are."""
+    """Change fields of the policy; all others stay as they are.
+
+    Some fields are the configuration's (`policy show` says which): the next `fleetcert up`, SIGHUP
+    or `config apply` sets them to what it says.
+    """
+    values = dict(_change(one) for one in changes)
     fleet = Fleet(cluster)
-    values: dict[str, Any] = {}
-    for change in changes:
-        name, _, value = change.partition("=")
-        field = Policy.__dataclass_fields__.get(name)
-        kind = type(field.default) if field is not None else None
-        if kind is None or not (kind is str or value.isdigit()):
-            known = ", ".join(Policy.__dataclass_fields__)
-            raise FleetError(f"{change!r}: expected NAME=NUMBER with one of {known}")
-        figure: Any = value if kind is str else int(value)
-        values[name] = bool(figure) if kind is bool else figure
     changed = replace(fleet.partition_row(0).policy, **values)
     fleet.activate(changed)
     if as_json:
         return terminal.as_json(changed)
     terminal.say("recorded; it holds from the next event on")
+    for name in values.keys() & CONFIGURED.keys():
+        terminal.say(f"{name}: the next start sets it to {CONFIGURED[name]} of the configuration")
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """Return a field of the policy and the value that it is to have. Raises FleetError."""
+    name, equals, value = text.partition("=")
+    field = Policy.__dataclass_fields__.get(name)
+    if field is None or not equals:
+        near = difflib.get_close_matches(name, Policy.__dataclass_fields__, 1)
+        meant = f"did you mean {near[0]}?" if near else "`fleetcert policy show` has the names"
+        raise FleetError(f"{text!r}: expected NAME=VALUE; {meant}")
+    kind: type = type(field.default)
+    if kind is bool:
+        if value not in ("true", "false"):
+            raise FleetError(f"{text!r}: expected true or false")
+        return name, value == "true"
+    if kind is str:
+        return name, value
+    if not value.isdecimal():
+        raise FleetError(f"{text!r}: expected a whole number{_unit(name)}")
+    return name, int(value)
+
+
+def _unit(name: str) -> str:
+    return " of milliseconds" if name.endswith("_ms") else " of days" if "days" in name else ""
+
+
+def _shown(name: str, value: Any) -> tuple[str, str, str]:
+    """Return a value as it is set, as a person reads it, and the key that sets it, if any."""
+    read = instants.span(value) if name.endswith("_ms") else ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text, read, CONFIGURED.get(name, "")

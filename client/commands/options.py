@@ -21,8 +21,9 @@ SNAPSHOTS = Path("var/stack/snapshots")
 
 
 def examples(*commands: str) -> str:
-    """Return the examples of a command's help, one a line."""
-    return "Examples:\n" + "\n".join(f"  fleetcert {one}" for one in commands)
+    """Return the examples of a command's help, one a line; a pipe is given whole."""
+    lines = (one if " | fleetcert " in one else f"fleetcert {one}" for one in commands)
+    return "Examples:\n" + "\n".join(f"  {one}" for one in lines)
 
 
 def _device_ids(context: typer.Context, incomplete: str) -> list[str]:
@@ -91,6 +92,8 @@ ConfigFile = Annotated[
         envvar=FILE_VARIABLE,
     ),
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+"""Of commands that cannot be undone: `terminal.confirm` asks before."""
 Json = Annotated[bool, typer.Option("--json", help="One JSON document per line.")]
 DeviceId = Annotated[str, typer.Argument(help="The device's id.", autocompletion=_device_ids)]
 OnlyDevice = Annotated[

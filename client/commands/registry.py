@@ -15,7 +15,7 @@ import typer
 
 from client import bulk, terminal
 from client.commands import devices
-from client.commands.options import KAFKA, DeviceId, Json, Kafka, examples
+from client.commands.options import KAFKA, DeviceId, Json, Kafka, Yes, examples
 from client.fleet import Fleet
 
 app = devices.app
@@ -91,10 +91,14 @@ def tag(
     terminal.say(f"{device_id}: {' '.join(held) or 'no tags'}")
 
 
-@app.command("retire", epilog=examples("device retire pump-7"))
-def retire(device_id: DeviceId, cluster: Kafka = KAFKA, as_json: Json = False) -> None:
+@app.command("retire", epilog=examples("device retire pump-7", "device retire pump-7 --yes"))
+def retire(
+    device_id: DeviceId, yes: Yes = False, cluster: Kafka = KAFKA, as_json: Json = False
+) -> None:
     """Retire a device for good: its certificate is refused and revoked, it leaves its fleet."""
     with Fleet(cluster) as fleet:
+        fleet.device(device_id)
+        terminal.confirm(f"{device_id} will be retired for good.", yes=yes)
         fleet.retire(device_id)
     if as_json:
         return terminal.as_json({"device_id": device_id})
@@ -105,11 +109,15 @@ def retire(device_id: DeviceId, cluster: Kafka = KAFKA, as_json: Json = False) -
 def replace(
     old: DeviceId,
     new: Annotated[str, typer.Argument(help="The registered device that takes its place.")],
+    yes: Yes = False,
     cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """Retire a device and give another one its tags and its place in the fleet."""
     with Fleet(cluster) as fleet:
+        fleet.device(old)
+        fleet.device(new)
+        terminal.confirm(f"{old} will be retired for good.", yes=yes)
         fleet.retire(old, replaced_by=new)
     if as_json:
         return terminal.as_json({"device_id": old, "replaced_by": new})

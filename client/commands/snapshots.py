@@ -1,5 +1,6 @@
 """`fleetcert snapshot|history|core`: snapshots, cutting the history, upgrades of the core."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from client.commands.options import (
     Directory,
     Json,
     Kafka,
+    Yes,
     examples,
 )
 from client.fleet import Fleet, FleetError
@@ -54,16 +56,16 @@ def create(directory: Directory = SNAPSHOTS, cluster: Kafka = KAFKA, as_json: Js
 def listed(directory: Directory = SNAPSHOTS, as_json: Json = False) -> None:
     """List the snapshots; what they say of themselves is not checked."""
     try:
-        heads = [snapshot.header(path) for path in sorted(directory.rglob(f"*{snapshot.SUFFIX}"))]
+        heads = [snapshot.header(path) for path in _files(directory)]
     except SnapshotDamaged as error:
         raise FleetError(str(error)) from error
     if as_json:
         for head in heads:
             terminal.as_json(head)
         return
-    columns = ("table", "partition", "offset", "core", "rows", "digest", "written")
+    columns = ("table", "partition", "offset", "core", "rows", "digest", "written (UTC)")
     terminal.table(
-        f"{len(heads)} snapshots",
+        f"{terminal.count(len(heads), 'snapshot')} in {directory}",
         columns,
         [
             (
@@ -82,9 +84,14 @@ def listed(directory: Directory = SNAPSHOTS, as_json: Json = False) -> None:
 
 @snapshots.command("verify", epilog=examples("snapshot verify"))
 def verify(directory: Directory = SNAPSHOTS, as_json: Json = False) -> None:
-    """Read every snapshot whole and check it; exit code 4 where one does not hold."""
-    damaged = False
-    for path in sorted(directory.rglob(f"*{snapshot.SUFFIX}")):
+    """Read every snapshot whole and check it; exit code 4 where one is damaged, 1 without any."""
+    files, damaged = _files(directory), False
+    if not files:
+        raise FleetError(
+            f"no snapshot in {directory}: take one with `fleetcert snapshot create`, or name "
+            "their folder with --snapshots"
+        )
+    for path in files:
         head, why = None, ""
         try:
             head = snapshot.read(path).header
@@ -100,12 +107,20 @@ def verify(directory: Directory = SNAPSHOTS, as_json: Json = False) -> None:
         raise typer.Exit(EXIT_DIFFERENT)
 
 
-@histories.command("trim", epilog=examples("history trim --before-snapshot --dry-run"))
+def _files(directory: Path) -> list[Path]:
+    return sorted(directory.rglob(f"*{snapshot.SUFFIX}"))
+
+
+@histories.command(
+    "trim",
+    epilog=examples("history trim --before-snapshot --dry-run", "history trim --before-snapshot"),
+)
 def trim(
     before_snapshot: Annotated[
         bool, typer.Option("--before-snapshot", help="Delete what the newest snapshots replace.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option(help="Prove, but delete nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Prove, but delete nothing.")] = False,
+    yes: Yes = False,
     directory: Directory = SNAPSHOTS,
     cluster: Kafka = KAFKA,
     as_json: Json = False,
@@ -113,6 +128,8 @@ def trim(
     """Delete records of device.events behind the newest snapshot, once it is proven by a fold."""
     if not before_snapshot:
         raise FleetError("say how far: `fleetcert history trim --before-snapshot`")
+    if not dry_run:
+        terminal.confirm("Records behind the newest snapshots will be deleted for good.", yes=yes)
     for number in Fleet(cluster).partitions(DEVICE_EVENTS):
         try:
             done = retention.trim(cluster, number, directory, dry_run=dry_run)
@@ -143,8 +160,8 @@ def core_show(cluster: Kafka = KAFKA, as_json: Json = False) -> None:
 
 @cores.command("activate", epilog=examples("core activate 2"))
 def core_activate(
-    version: int,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    version: Annotated[int, typer.Argument(help="The new core's version.")],
+    yes: Yes = False,
     cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
@@ -159,8 +176,8 @@ def core_activate(
     for number, row in rows.items():
         if row.core_version > version:
             raise FleetError(f"partition {number} is folded by core {row.core_version} already")
-    if behind and not yes:
-        typer.confirm(f"Workers older than core {version} will end for good. Go on?", abort=True)
+    if behind:
+        terminal.confirm(f"Workers older than core {version} will end for good.", yes=yes)
     producer = Producer(cluster.settings({"partitioner": PARTITIONER, "acks": "all"}))
     topic = cluster.named(DEVICE_EVENTS)
     for number, row in behind.items():

@@ -20,6 +20,7 @@ from client.lag import lag
 from client.local import doctor, dtls13, reload, supervisor
 from client.local.errors import LocalError
 from client.local.layout import Layout
+from configuration import keys
 from configuration.load import load
 from configuration.model import Configuration
 from configuration.source import InvalidConfiguration
@@ -48,6 +49,13 @@ OPTIONS = {
 """The keys of the configuration that options of `up` go before."""
 
 
+def _option(name: str, **more: Any) -> Any:
+    """Return an option of `up`: its help is what the configuration says of the key."""
+    key = keys.every()[OPTIONS[name]]
+    shown = ", ".join(key.default) if isinstance(key.default, list | tuple) else key.default
+    return typer.Option(help=f"{key.meaning} ({key.name}: {shown})", **more)
+
+
 def _data_dir(context: typer.Context, value: Path | None) -> Path | None:
     """Return the folder that is asked for, else the configuration's."""
     if value is not None or context.resilient_parsing:
@@ -71,22 +79,20 @@ NONE: Any = None
 def up(
     context: typer.Context,
     config: ConfigFile = None,
-    data_dir: Annotated[Path | None, typer.Option(readable=False)] = None,
-    kafka_port: int | None = None,
-    controller_port: int | None = None,
-    device_port: int | None = None,
-    service_port: int | None = None,
-    coap_port: int | None = None,
-    coap_plain_port: int | None = None,
-    coap_renewal_port: int | None = None,
-    est_port: int | None = None,
-    dtls: Annotated[
-        list[str] | None, typer.Option(help="Versions of coaps over UDP; DTLSv1.2 by name only.")
-    ] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="The first of 30.")] = None,
-    partitions: int | None = None,
-    workers: int | None = None,
-    bridges: int | None = None,
+    data_dir: Annotated[Path | None, _option("data_dir", readable=False)] = None,
+    kafka_port: Annotated[int | None, _option("kafka_port")] = None,
+    controller_port: Annotated[int | None, _option("controller_port")] = None,
+    device_port: Annotated[int | None, _option("device_port")] = None,
+    service_port: Annotated[int | None, _option("service_port")] = None,
+    coap_port: Annotated[int | None, _option("coap_port")] = None,
+    coap_plain_port: Annotated[int | None, _option("coap_plain_port")] = None,
+    coap_renewal_port: Annotated[int | None, _option("coap_renewal_port")] = None,
+    est_port: Annotated[int | None, _option("est_port")] = None,
+    dtls: Annotated[list[str] | None, _option("dtls")] = None,
+    metrics_port: Annotated[int | None, _option("metrics_port")] = None,
+    partitions: Annotated[int | None, _option("partitions")] = None,
+    workers: Annotated[int | None, _option("workers")] = None,
+    bridges: Annotated[int | None, _option("bridges")] = None,
     as_json: Json = False,
 ) -> None:
     """Start Kafka, mosquitto, issuer, bridges, workers; stay until Ctrl-C or `fleetcert down`.
@@ -207,7 +213,7 @@ def down(data_dir: DataDir = NONE, as_json: Json = False) -> None:
     stopped = supervisor.stop(Layout(data_dir=data_dir))
     if as_json:
         return terminal.as_json({"stopped": stopped, "data_dir": str(data_dir)})
-    terminal.say("stopped" if stopped else f"no stack runs on {data_dir}")
+    terminal.say("stopped" if stopped else f"no stack runs on {data_dir.absolute()}")
 
 
 def status(data_dir: DataDir = NONE, as_json: Json = False) -> None:
@@ -220,7 +226,10 @@ def status(data_dir: DataDir = NONE, as_json: Json = False) -> None:
     if as_json:
         terminal.as_json(found)
     elif not listed:
-        terminal.say(f"no stack runs on {data_dir}; start it with `fleetcert up`")
+        terminal.say(
+            f"no stack runs on {data_dir.absolute()}; start it with `fleetcert up`, or name "
+            "another folder with --data-dir"
+        )
     else:
         _print_status(found, data_dir)
     if not listed or any(one["state"] != supervisor.RUNNING for one in listed):

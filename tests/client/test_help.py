@@ -1,10 +1,13 @@
 """The help of the command line."""
 
+from pathlib import Path
+
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from client.cli import app
+from client.errors import FleetError
 
 COMMANDS = (
     "up", "down", "status", "doctor", "pki init", "pki sign", "device register", "device list",
@@ -33,6 +36,19 @@ def test_every_command_has_examples_and_json(words: str) -> None:
     told = shown(*words.split())
     assert f"fleetcert {words}" in told.partition("Examples:")[2]
     assert "--json" in told
+
+
+def test_an_example_of_a_pipe_is_one() -> None:
+    """What feeds the command is no command of ours."""
+    assert " cat devices.jsonl | fleetcert" in shown("device", "import")
+    assert "fleetcert cat" not in shown("device", "import")
+
+
+def test_a_verification_of_nothing_is_no_success(tmp_path: Path) -> None:
+    """A folder without a snapshot is told, with what to do: a script must not take it for proof."""
+    done = CliRunner().invoke(app, ["snapshot", "verify", "--snapshots", str(tmp_path)])
+    assert isinstance(done.exception, FleetError)
+    assert "fleetcert snapshot create" in str(done.exception)
 
 
 def test_the_list_is_whole() -> None:

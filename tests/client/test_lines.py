@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from client import lines
 from schemas import codec
 from schemas.decisions import Decision
-from schemas.envelope import Evidence, Position
-from schemas.events import DeviceReported
+from schemas.envelope import Cause, Evidence, Position
+from schemas.events import DeviceReported, DeviceTagged, FleetAssigned
 
 KINDS = [kind for kinds in codec.roots().values() for kind in kinds]
 
@@ -50,3 +50,13 @@ def test_a_decision_shows_its_figures_and_its_cause() -> None:
         "d", "AlertRaised", "flapping", "warning", "device:a", where, 0, "flapping", 1, 0, values
     )
     assert lines.line(decision) == "AlertRaised flapping [warning] 9 above 5 ← 1/42"
+
+
+def test_fields_without_a_line_of_their_own_are_told_as_people_read_them() -> None:
+    """What is empty is left out; a cause is its place, no notation of a language is shown."""
+    cause = Cause(Position("fleet.events", 0, 33), 0, 1)
+    assert lines.line(FleetAssigned("pump-7", "pumps", "", cause)) == (
+        "device_id pump-7, fleet_id pumps, cause fleet.events 0/33"
+    )
+    tagged = DeviceTagged("pump-7", ("site=berlin", "beta"), ("old",), "operator")
+    assert lines.line(tagged) == "+site=berlin +beta -old by operator"

@@ -1,5 +1,6 @@
 """What reaches the terminal."""
 
+import io
 import json
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client import terminal
+from client.errors import FleetError
 from schemas.envelope import Position
 
 
@@ -35,3 +37,34 @@ def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str
             one_done()
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_a_number_goes_with_its_noun() -> None:
+    """One of a thing is no plural."""
+    assert [terminal.count(one, "device") for one in (0, 1, 2)] == [
+        "0 devices",
+        "1 device",
+        "2 devices",
+    ]
+
+
+def test_what_cannot_be_undone_is_asked_where_somebody_can_answer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`--yes` answers beforehand; without a terminal nothing is done, and it says how to."""
+    terminal.confirm("All will be gone.", yes=True)
+    with pytest.raises(FleetError, match="--yes"):
+        terminal.confirm("All will be gone.", yes=False, asked=io.StringIO("y\n"))
+    terminal.confirm("All will be gone.", yes=False, asked=Attended("y\n"))
+    assert "All will be gone. Go on?" in capsys.readouterr().err
+    for answer in ("n\n", "\n", ""):
+        with pytest.raises(FleetError, match="nothing is done"):
+            terminal.confirm("All will be gone.", yes=False, asked=Attended(answer))
+
+
+class Attended(io.StringIO):
+    """Standard input at which somebody sits."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True

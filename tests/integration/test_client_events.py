@@ -256,7 +256,7 @@ def test_a_device_is_tagged_replaced_and_never_comes_back(stack: RunningStack) -
         stack.fleet.register(name, certificate=pem.encode())
     until(lambda: {"old-1", "new-1"} <= set(stack.fleet.ids()), describe="both are registered")
     assert stack.command("device", "tag", "old-1", "site=berlin").stdout == "old-1: site=berlin\n"
-    assert stack.command("device", "replace", "old-1", "new-1").returncode == 0
+    assert stack.command("device", "replace", "old-1", "new-1", "--yes").returncode == 0
     row = stack.fleet.device("old-1")
     assert row.retired_at
     assert row.replaced_by == "new-1"

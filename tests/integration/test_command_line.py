@@ -284,6 +284,7 @@ def test_events_are_filtered_by_device_kind_and_time(stack: RunningStack, tmp_pa
     (line,) = stack.command(*tail, "--since", "10m").stdout.splitlines()
     assert "DeviceRegistered" in line
     assert "by operator" in line
+    assert line[19:20] == "Z"
     decided = stack.json(*tail, "--since", "start", "--topic", "decisions")
     assert [one["record"]["name"] for one in decided] == ["DeviceAccepted"]
 
@@ -317,7 +318,7 @@ def test_a_follower_sees_what_comes_and_ends_by_ctrl_c(stack: RunningStack, tmp_
 
 def test_a_reader_that_leaves_is_no_error(stack: RunningStack) -> None:
     """A pipe that closes early ends the command with 141 and without a word."""
-    command = f"{PROGRAM} events tail --since start --no-follow; echo code $? >&2"
+    command = f"{PROGRAM} events tail --all --since start --no-follow; echo code $? >&2"
     done = subprocess.run(
         ["sh", "-c", f"({command}) | head -1"],
         env=environment(stack),
@@ -369,7 +370,9 @@ def test_a_policy_change_is_recorded(stack: RunningStack) -> None:
     )
     assert stack.fleet.partition_row(1).policy.days_before_expiry == 31
     assert stack.fleet.partition_row(0).policy.grace_ms == before.grace_ms
-    assert "expected NAME=NUMBER" in refused(stack.command("policy", "set", "grace=1"))
+    assert "did you mean grace_ms" in refused(stack.command("policy", "set", "grace=1"))
+    assert "milliseconds" in refused(stack.command("policy", "set", "grace_ms=1m"))
+    assert "true or false" in refused(stack.command("policy", "set", "anomaly_detection=1"))
 
 
 # -- the command line itself --------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_a_history_is_trimmed_behind_a_snapshot_and_replay_still_agrees(engine: 
     before = replay.verify(Cluster(engine.bootstrap), 0)
     taken(engine)
     lived(engine, 4, 4)
-    done = fleetcert(engine, "history", "trim", "--before-snapshot")
+    done = fleetcert(engine, "history", "trim", "--before-snapshot", "--yes")
     assert done.exit_code == 0, done.output
     assert bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).low == before.applied_offset + 1
     lived(engine, 5, 6, disk="empty")
@@ -153,7 +153,7 @@ def test_a_damaged_snapshot_is_refused_and_named(engine: Rig) -> None:
     assert said.exit_code == EXIT_DIFFERENT
     assert f"{sound}: {engine.devices + 1} rows" in said.output
     assert f"DAMAGED: {damaged}" in said.output
-    refused = fleetcert(engine, "history", "trim", "--before-snapshot")
+    refused = fleetcert(engine, "history", "trim", "--before-snapshot", "--yes")
     assert refused.exit_code == 1
     assert bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).low == 0
 

@@ -68,6 +68,13 @@ def decisions(stack: RunningStack) -> list[Decision]:
     return [one for one in found if isinstance(one, Decision)]
 
 
+def refused_as_one_more(stack: RunningStack) -> str:
+    """Return what the machine says of a member beyond maxDevices."""
+    with Fleets(stack.cluster) as fleets, pytest.raises(FleetError) as refused:
+        fleets.add_device(FLEET, "one-more")
+    return str(refused.value)
+
+
 async def test_a_fleet_lives_through_rotation_and_a_bad_update(
     stack: RunningStack, tmp_path: Path
 ) -> None:
@@ -95,7 +102,8 @@ async def test_a_fleet_lives_through_rotation_and_a_bad_update(
         )
         held = {one: stack.fleet.device(one) for one in DEVICES}
         assert all(len(row.certificates) == 2 for row in held.values())
-        assert "maxDevices is 6" in await told("fleet", "add", FLEET, "one-more", code=1)
+        assert "no device 'one-more'" in await told("fleet", "add", FLEET, "one-more", code=1)
+        assert "maxDevices is 6" in await asyncio.to_thread(refused_as_one_more, stack)
         planned = json.loads(
             await told("campaign", "plan", FLEET, "fw", "--spec", json.dumps(UPDATE), "--json")
         )
