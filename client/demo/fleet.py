@@ -21,6 +21,8 @@ PREFIX = "pump"
 DEVICES = 50
 NEAR_EXPIRY = 30
 NEAR_DAYS, FAR_DAYS = 20, 90
+BACKDATE = timedelta(minutes=5)
+"""Certificates hold from so long ago on, for clocks that differ; they live so much longer."""
 DRAIN_SECONDS = 5.0
 """Devices that come back under a retired certificate keep what they say for ever."""
 COAP_EVERY = 5
@@ -132,7 +134,8 @@ def _first_certificate(
 ) -> bytes:
     folder.mkdir(parents=True, exist_ok=True)
     key: CertificatePublicKeyTypes = Store(folder).pending_key(provision.ENROLMENT).public_key()
-    now = datetime.fromtimestamp(int(time.time()), UTC) - timedelta(minutes=5)
+    now = datetime.fromtimestamp(int(time.time()), UTC)
+    lifetime = timedelta(days=days) + BACKDATE
     return issue_device(
-        authorities, device_id, key, f"enrolment-{device_id}", now, timedelta(days=days)
+        authorities, device_id, key, f"enrolment-{device_id}", now - BACKDATE, lifetime
     )

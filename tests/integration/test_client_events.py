@@ -194,7 +194,7 @@ async def test_the_users_names_do_what_the_glossary_says(
             async with device.events() as told, fleet.events("cert-rotation") as rotated:
                 await fleets.add_device("evented", device_id)
                 assert (await connected(told)).device_id == device_id
-                patch = {"certRotation": {"daysBeforeExpiry": 120, "staggered": False}}
+                patch = {"certRotation": {"daysBeforeExpiry": 90, "staggered": False}}
                 anytime = {"timeWindow": {"start": "00:00", "end": "24:00"}}
                 await fleets.update_config("evented", {**patch, "updatePolicy": anytime})
                 near = await first(told, CertExpiring)

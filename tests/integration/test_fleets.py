@@ -94,7 +94,7 @@ async def test_a_fleet_lives_through_rotation_and_a_bad_update(
             within=60,
             describe=lambda: f"every device is a member: {members(stack)}",
         )
-        await told("fleet", "config", FLEET, '{"certRotation": {"daysBeforeExpiry": 120}}')
+        await told("fleet", "config", FLEET, '{"certRotation": {"daysBeforeExpiry": 90}}')
         await until_async(
             lambda: asyncio.to_thread(all_rotated, stack),
             within=120,

@@ -105,7 +105,7 @@ def lives(stack: RunningStack, fleets: Fleets) -> None:
         within=WITHIN,
         describe="all members are shown as connected",
     )
-    fleets.update_config(FLEET, {"certRotation": {"daysBeforeExpiry": 120}})
+    fleets.update_config(FLEET, {"certRotation": {"daysBeforeExpiry": 90}})
     until(
         lambda: all(stack.fleet.device(one).rotations == 1 for one in DEVICES),
         within=WITHIN,
