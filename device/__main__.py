@@ -1,4 +1,4 @@
-"""The program: `python -m device init | adopt | enrol | run | simulate`; `--help` has examples."""
+"""The reference device: its first certificate, its life, its updates; and many simulated ones."""
 
 import argparse
 import asyncio
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from device import artefacts, provision, slots
 from device.agent import Agent
@@ -23,7 +24,7 @@ from device.misbehaviour import BEHAVIOURS
 from device.observer import Ledger, LedgerObserver
 from device.renewal import Denied, Later
 from device.simulator import Plan, Simulator
-from device.store import InstallRefused, NoIdentity
+from device.store import InstallRefused, NoIdentity, Store
 from device.updates import Updating
 
 EXAMPLES = """examples:
@@ -32,11 +33,10 @@ EXAMPLES = """examples:
   python -m device enrol --id lamp-8 --dir lamp-8 --door https://est.example:8443 \\
       --ca service-ca.pem --token-file token              instead: fleetcert device invite lamp-8
   echo '{"celsius": 21.5}' | python -m device run --id lamp-7 --dir lamp-7 \\
-      --host broker.example --port 8883 --ca service-ca.pem --report temperature
+      --host broker.example --ca service-ca.pem --report temperature
   python -m device simulate --count 100 --dir fleet --host localhost --port 8883 \\
       --ca service-ca.pem --issuer-cert device-ca.pem --issuer-key device-ca.key \\
       --rate 2 --behave weak-key=0.05 --behave dies-installing=0.1
-
   python -m device run … --update-key release-1=release.pem --health ./self-check
                                                               takes updates; ends with 3 to reboot
   python -m device slot --id lamp-7 --dir lamp-7              the artefact to run now
@@ -46,6 +46,7 @@ exit codes: 0 done or stopped as asked, 1 it cannot go on (one line says why), 2
 3 start it again: an update is to be tried, or was rolled back
 """
 REBOOT = 3
+PORTS = {MQTTS: 8883, COAPS_TCP: 5684, COAPS: 5684}
 
 Work = Callable[[argparse.Namespace], int]
 
@@ -53,7 +54,12 @@ Work = Callable[[argparse.Namespace], int]
 def main(arguments: list[str] | None = None) -> int:
     """Run the program and return its exit status."""
     chosen = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s.%(msecs)03dZ %(name)s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+    logging.Formatter.converter = time.gmtime
     try:
         status: int = chosen.work(chosen)
     except (InstallRefused, NoIdentity, Denied, Later, ValueError, OSError) as error:
@@ -68,7 +74,10 @@ def _init(chosen: argparse.Namespace) -> int:
 
 
 def _adopt(chosen: argparse.Namespace) -> int:
-    certificate = x509.load_pem_x509_certificate(chosen.cert.read_bytes())
+    try:
+        certificate = x509.load_pem_x509_certificate(chosen.cert.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{chosen.cert} is no certificate in PEM") from error
     print(provision.adopt(chosen.id, chosen.dir, certificate).fingerprint)
     return 0
 
@@ -96,15 +105,17 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 async def _run_agent(chosen: argparse.Namespace) -> int:
+    _need_own_identity(chosen.id, chosen.dir)
+    scheme = chosen.coap or MQTTS
     ledger = Ledger(chosen.dir / "ledger.jsonl") if chosen.ledger else None
     agent = Agent(
         chosen.id,
         chosen.dir,
         chosen.host,
-        chosen.port,
+        chosen.port or PORTS[scheme],
         chosen.ca,
         observer=LedgerObserver(ledger, chosen.id) if ledger else None,
-        scheme=chosen.coap or MQTTS,
+        scheme=scheme,
         renewal_door=door(chosen.renew_at_door, chosen.ca) if chosen.renew_at_door else None,
         updating=_updating(chosen),
     )
@@ -118,6 +129,15 @@ async def _run_agent(chosen: argparse.Namespace) -> int:
         logging.shutdown()
         os._exit(REBOOT)  # a thread may wait for a line; all that counts is durable
     return 0
+
+
+def _need_own_identity(device_id: str, directory: Path) -> None:
+    """Raise ValueError where the folder is another device's: every door would refuse it."""
+    held = Store(directory).current().certificate()
+    names = [str(one.value) for one in held.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if names != [device_id]:
+        told = ", ".join(names) or "nobody"
+        raise ValueError(f"{directory} holds the identity of {told}, not of {device_id}")
 
 
 def _updating(chosen: argparse.Namespace) -> Updating | None:
@@ -161,7 +181,7 @@ async def _run_simulator(chosen: argparse.Namespace) -> int:
     plan = Plan(
         chosen.dir,
         chosen.host,
-        chosen.port,
+        chosen.port or PORTS[MQTTS],
         chosen.ca,
         chosen.count,
         chosen.rate,
@@ -223,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=[COAPS_TCP, COAPS],
         nargs="?",
         const=COAPS_TCP,
-        help="speak CoAP to the bridge at HOST and PORT (5684); coaps needs DTLS 1.3",
+        help="speak CoAP: coaps+tcp (where nothing is named), or coaps over UDP with DTLS 1.3",
     )
     run.add_argument(
         "--renew-at-door",
@@ -246,9 +266,14 @@ def _device(parser: argparse.ArgumentParser, work: Work) -> argparse.ArgumentPar
 
 
 def _broker(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", default="localhost")
-    parser.add_argument("--port", type=int, default=8883)
-    parser.add_argument("--ca", type=Path, required=True, help="who signed the broker, PEM")
+    parser.add_argument("--host", default="localhost", help="of the broker or bridge; localhost")
+    parser.add_argument("--port", type=int, help="8883, over CoAP 5684")
+    parser.add_argument(
+        "--ca",
+        type=Path,
+        required=True,
+        help="who signed the broker, PEM; on a local stack var/stack/pki/service-ca/ca.pem",
+    )
 
 
 def _updates(parser: argparse.ArgumentParser) -> None:

@@ -83,7 +83,10 @@ class Store:
             return pointed
         usable = self.identities()
         if not usable:
-            raise NoIdentity(f"no certificate with a matching key in {self._identities}")
+            raise NoIdentity(
+                f"no certificate with a matching key in {self._identities}: `python -m device "
+                "init`, then `adopt` what the issuer has signed, or `enrol` by an invitation"
+            )
         return usable[0]
 
     def candidate(self) -> Identity | None:

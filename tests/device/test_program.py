@@ -64,6 +64,23 @@ def test_too_few_open_files_are_told_before_any_device_starts(tmp_path: Path) ->
     assert not (tmp_path / "x").exists()
 
 
+def test_a_folder_of_another_device_is_refused(tmp_path: Path, ca: DeviceCa) -> None:
+    """`run` under a wrong id ends at once and says whose identity is there, where it tried on."""
+    provision.provision(ca, "lamp", tmp_path / "lamp", 3600)
+    ended = program("run", "--id", "pump", "--dir", tmp_path / "lamp", "--ca", tmp_path / "ca.pem")
+    assert ended.returncode == 1
+    assert "holds the identity of lamp, not of pump" in ended.stderr
+
+
+def test_what_is_no_certificate_is_named(tmp_path: Path) -> None:
+    """`adopt` of another file names it, without the words of a library."""
+    other = tmp_path / "README.md"
+    other.write_text("# fleetcert")
+    ended = program("adopt", "--id", "lamp", "--dir", tmp_path / "lamp", "--cert", other)
+    assert ended.returncode == 1
+    assert ended.stderr == f"error: {other} is no certificate in PEM\n"
+
+
 async def test_from_init_to_recorded_reports(
     tmp_path: Path, ca: DeviceCa, broker: Broker, bridge: Bridge
 ) -> None:
