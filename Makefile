@@ -15,14 +15,15 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "fleetcert needs Python 3.11 or newer: PYTHON=python3.12 make setup"; exit 1; }
 	@deploy/system-packages
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@echo "Setting up $(VENV): some minutes, the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --upgrade pip
+	@$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 setup: $(STAMP) ## Install everything: packages, Kafka, the broker plugin, DTLS 1.3
-	$(BIN)/python -m client.local.setup
+	@$(BIN)/python -m client.local.setup
 
 up: setup ## Start the local stack and keep it in the foreground
 	$(BIN)/fleetcert up
@@ -31,7 +32,7 @@ down: ## Stop the local stack
 	$(BIN)/fleetcert down
 
 demo: setup ## Fifty devices live through a rotation; ends with a table of proofs
-	$(BIN)/python -m client.demo
+	@$(BIN)/python -m client.demo
 
 test: setup ## Run all suites (pure first, then on real parts)
 	deploy/run-tests

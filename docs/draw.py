@@ -29,6 +29,16 @@ NAMES = tuple(
 """The calls of client/connection.py that write, and what each writes."""
 DRAWN = "<!-- drawn from code by `make docs` -->\n\n"
 
+HEADINGS: dict[str, str] = {
+    "worker": "Worker",
+    "mqtt bridge": "MQTT bridge",
+    "coap bridge": "CoAP bridge",
+    "est door": "EST door",
+    "issuer": "Issuer",
+    "supervisor": "Supervisor",
+}
+"""The processes of docs/metrics.md."""
+
 
 def topics_page() -> str:
     """Return docs/topics.md."""
@@ -145,7 +155,7 @@ def metrics_page() -> str:
         "[operations.md](operations.md) says which to watch, and what to do when an alert fires."
     ]
     for process in get_args(metric.Process):
-        lines += ["", f"## {process[0].upper()}{process[1:]}", ""]
+        lines += ["", f"## {HEADINGS[process]}", ""]
         lines += ["| metric | type | labels | unit | what |", "|---|---|---|---|---|"]
         for one in METRICS:
             if process in one.process:

@@ -1,16 +1,18 @@
 """The documents name what the code has."""
 
+import io
 import re
 from pathlib import Path
 
 import pytest
 import typer
 
+from client import bulk, campaign_spec
 from client.alerts import ROTATION_ABANDONED
 from client.cli import app
 from schemas.metrics import METRICS
 from schemas.reasons import Reason
-from streams.core import anomaly
+from streams.core import anomaly, campaign
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"]
@@ -66,6 +68,21 @@ def test_every_command_that_is_shown_exists(page: Path) -> None:
         if below is not None:
             assert rest, words
             assert rest[0] in below, words
+
+
+def test_the_campaign_that_is_shown_is_one() -> None:
+    """The specification of docs/campaigns.md is taken; digests are cut there."""
+    (shown,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "campaigns.md").read_text(), re.S)
+    spec = campaign_spec.parse(shown.replace("9f86…", "9f86" * 16).replace("3045…", "3045"), 0)
+    assert campaign.objection("fw-2.1", spec, None) == ""
+
+
+def test_the_devices_that_are_shown_can_be_imported() -> None:
+    """The JSON of docs/registry.md is known as such, and read as one device."""
+    (shown,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "registry.md").read_text(), re.S)
+    assert bulk.form_of("devices", shown) == "json"
+    (row,) = bulk.rows(io.StringIO(shown), "json")
+    assert row.document["id"] == "pump-7"
 
 
 def test_every_make_target_that_is_shown_exists() -> None:

@@ -110,6 +110,9 @@ def limits(configuration: Configuration) -> dict[str, Any]:
 def main() -> int:
     """Fetch and build everything; what `make setup` runs."""
     layout = Layout()
+    if not layout.tools_dir.exists():
+        sys.stdout.write("setup: Kafka, the broker's plugin, DTLS 1.3\n")
+        sys.stdout.flush()
     try:
         tools(layout)
         absent = dtls13.install(layout.tools_dir)

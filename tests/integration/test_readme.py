@@ -1,4 +1,4 @@
-"""The examples of the README, run as they stand there: only the ports are those of the stack."""
+"""The examples of the README and two pages, run as they stand: only ports are the stack's."""
 
 import os
 import re
@@ -17,13 +17,15 @@ from tests.helpers.stack import RunningStack
 from tests.helpers.wait import until
 
 README = Path(__file__).parents[2] / "README.md"
+CAMPAIGNS = README.parent / "docs" / "campaigns.md"
+REGISTRY = README.parent / "docs" / "registry.md"
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 RUN_SECONDS = 60
 
 
-def block(stack: RunningStack, language: str, mark: str) -> str:
+def block(stack: RunningStack, language: str, mark: str, page: Path = README) -> str:
     """Return the one block of a language that holds `mark`, with the stack's ports."""
-    found = [text for name, text in BLOCK.findall(README.read_text()) if name == language]
+    found = [text for name, text in BLOCK.findall(page.read_text()) if name == language]
     (text,) = [one for one in found if mark in one]
     text = text.replace("127.0.0.1:9092", stack.layout.bootstrap)
     return text.replace("8883", str(stack.layout.device_port))
@@ -80,7 +82,7 @@ def test_a_device_reports(stack: RunningStack, home: Path) -> None:
 def test_a_device_is_watched(stack: RunningStack, home: Path) -> None:
     """The asyncio example registers, and prints that the device came."""
     running = subprocess.Popen(
-        [sys.executable, "-c", block(stack, "python", "Connection(")],
+        [sys.executable, "-c", block(stack, "python", "Connection(", REGISTRY)],
         cwd=home,
         env=environment(stack),
         stdout=subprocess.PIPE,
@@ -114,9 +116,20 @@ def test_an_operator_rotates(stack: RunningStack, home: Path) -> None:
     )
 
 
+def test_the_command_line_answers(stack: RunningStack, home: Path) -> None:
+    """Each command that is shown does what it says on the reader's stack."""
+    commands = block(stack, "sh", "fleetcert status").replace("pumps", "read-about")
+    for line in commands.splitlines():
+        if "--install-completion" not in line:
+            done = run(stack, home, "sh", "-e", "-c", f". .venv/bin/activate; {line}")
+            assert done.returncode == 0, line + done.stdout + done.stderr
+    with Fleets(stack.layout.bootstrap) as fleets:
+        fleets.remove_device("read-about", "pump-7")
+
+
 def test_a_fleet_is_made_and_configured(stack: RunningStack, home: Path) -> None:
     """The fleets' example creates one, merges a change into it and prints what it then goes by."""
-    done = run(stack, home, sys.executable, "-c", block(stack, "python", "Fleets("))
+    done = run(stack, home, sys.executable, "-c", block(stack, "python", "Fleets(", CAMPAIGNS))
     assert done.returncode == 0, done.stderr
     assert "batch_size=50" in done.stdout
     with Fleets(stack.layout.bootstrap) as fleets:
