@@ -75,7 +75,7 @@ def _of_partitions(places: Mapping[tuple[str, int], Place]) -> Iterator[Family]:
 
     def lag_seconds(one: Place) -> float | None:
         now = one.standing.row.now
-        return max(0.0, clock - now / 1000) if now else None  # no tick has come yet
+        return clock - now / 1000 if now else None  # no tick has come yet
 
     def lag_records(one: Place) -> float | None:
         end = one.end()

@@ -247,7 +247,8 @@ LAG_SECONDS = Metric(
     "gauge",
     "stream_lag_seconds",
     "seconds",
-    "How far the machine's time is behind the clock: ticks go through the log like all else.",
+    "How far the machine's time is behind the clock: ticks go through the log like all else. Far "
+    "below zero it stands still, until the clock has come up to it.",
     _WHERE,
 )
 LAG_RECORDS = Metric(

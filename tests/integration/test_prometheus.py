@@ -47,6 +47,7 @@ PIPELINE = {
     "IssuerQueueGrows",
     "RevocationListEnds",
     "WorkerLags",
+    "TimeAhead",
     "WorkerAway",
     "WorkerStandsStill",
     "RecordsSetAside",

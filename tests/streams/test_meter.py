@@ -1,7 +1,10 @@
 """What a worker shows: of open partitions only, fleets up to a limit, alerts by fleet."""
 
+import time
 from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from protocols.exposition import Registry, text
 from schemas.decisions import DecisionName, Severity
@@ -79,8 +82,17 @@ def test_a_partition_without_time_has_no_lag() -> None:
     meter.opened(0, Standing(PartitionRow(), 0, 0, None), 0.1)
     assert shown(registry).values("stream_lag_seconds") == []
     meter.applied(0, Folded(), standing(), 0.1)
-    assert shown(registry).total("stream_lag_seconds") >= 0
     assert shown(registry).values("stream_lag_records") == [], "nothing was heard of its end"
+
+
+@pytest.mark.parametrize("behind", [90.0, -86_400.0])
+def test_a_machine_whose_time_is_ahead_shows_it(behind: float) -> None:
+    """It stands still then: what looks like no lag at all would hide it."""
+    registry = Registry()
+    meter = PrometheusMeter(registry).of("devices", lambda _: None)
+    at = int((time.time() - behind) * 1_000)
+    meter.opened(0, Standing(PartitionRow(now=at), 0, 0, None), 0.1)
+    assert shown(registry).total("stream_lag_seconds") == pytest.approx(behind, abs=30)
 
 
 def test_fleets_beyond_the_limit_are_added_up() -> None:
