@@ -8,6 +8,7 @@ against the limits from accept(2) on.
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import structlog
 log = structlog.get_logger()
 HANDSHAKES_MAX = 500
 HANDSHAKE_SECONDS = 10.0
+QUIET_SECONDS = 1.0
+"""After a word of a failed handshake; the metric counts them all."""
 CLOSE_SECONDS = 2.0
 """How long a connection that is over waits for its peer to agree; by default half a minute."""
 SEND_BUFFER_BYTES = 65_536
@@ -71,6 +74,7 @@ class TlsListener:
         self._loop = asyncio.get_running_loop()
         self._handshakes: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
+        self._quiet_until, self._unsaid = 0.0, 0
         self.port = 0
 
     async def listen(self, host: str, port: int, *, shared: bool = False) -> None:
@@ -120,12 +124,19 @@ class TlsListener:
             )
         except ssl.SSLError as problem:
             self._count("handshake")
-            log.info("tls.handshake", error=problem.reason or str(problem))
+            self._tell(problem.reason or str(problem))
         except OSError:
             self._count("handshake")
         else:
             if self._lifetime_seconds is not None:
                 self._loop.call_later(self._lifetime_seconds, transport.abort)
+
+    def _tell(self, why: str) -> None:
+        """Log a failed handshake, one a second: strangers may make as many as they like."""
+        self._unsaid += 1
+        if time.monotonic() >= self._quiet_until:
+            log.info("tls.handshake", error=why, unsaid=self._unsaid - 1)
+            self._quiet_until, self._unsaid = time.monotonic() + QUIET_SECONDS, 0
 
 
 def _set_up(accepted: socket.socket) -> None:

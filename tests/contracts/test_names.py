@@ -44,6 +44,7 @@ LOG_ONLY = frozenset(
         "seconds",
         "to",
         "unpublished",
+        "unsaid",
         "unsent",
         "where",
         "written",

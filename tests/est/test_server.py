@@ -5,9 +5,11 @@ import datetime
 import gzip
 import ssl
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
+import structlog
 
 from bridges.est import renewals, server
 from pki import revocation
@@ -235,6 +237,23 @@ async def test_garbage_is_no_request(authorities: Authorities, tmp_path: Path) -
             assert b" 400 " in await reader.read()
         writer.close()
         assert (await door.curl("cacerts"))[0] == 200
+
+
+async def test_failed_handshakes_are_all_counted_and_seldom_logged(
+    authorities: Authorities, tmp_path: Path
+) -> None:
+    """A stranger who makes thousands fills no log: a line a second says how many it stands for."""
+    async with running(authorities, tmp_path) as door:
+        began = time.monotonic()
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(100):
+                _, writer = await asyncio.open_connection("localhost", door.port)
+                writer.write(b"\x00\x01garbage\r\n\r\n")
+                writer.close()
+            await until_async(lambda: door.count.refusals.get("handshake") == 100)
+        lines = [one for one in logs if one["event"] == "tls.handshake"]
+        assert 1 <= len(lines) <= 1 + time.monotonic() - began
+        assert sum(one["unsaid"] for one in lines) <= 100 - len(lines)
 
 
 async def test_tls_1_2_is_refused(authorities: Authorities, tmp_path: Path) -> None:
