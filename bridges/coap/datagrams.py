@@ -11,7 +11,6 @@ alerts end nothing. A client keeps its random from the first hello of a handshak
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from bridges.coap import dtls12, hello, wire
 from bridges.coap.exchanges import Exchange, end_all
 from bridges.coap.sessions import ENDED, LOST, REPLACED, Session
 from bridges.coap.tcp import Welcome
+from bridges.coap.udp import Address, DatagramSocket
 
 log = structlog.get_logger()
 UNPROVEN_MAX = 1_000
@@ -33,15 +33,12 @@ UNPROVEN_MAX = 1_000
 HANDSHAKES_MAX = 500
 HANDSHAKE_SECONDS = 30.0
 DATAGRAM_BYTES_MAX = 9_216
-RECEIVE_BUFFER_BYTES = 1 << 22
 COAPS_PORT = 5_684
 CLASSIC = range(20, 32)
 """First bytes of a record in the clear, and of every record of DTLS 1.2 (RFC 9147 section 4)."""
 APPLICATION_DATA, EPOCH_OF_HANDSHAKE = 23, 2
 FAR_SECONDS = 3_600.0
 """What is due later than this is not waited for: nothing is, once an association stands."""
-
-Address = tuple[Any, ...]
 
 
 class Association(Protocol):
@@ -156,7 +153,7 @@ class Peer(interfaces.EndpointAddress):  # type: ignore[misc] # aiocoap is untyp
             self.act(self.association.tick())
 
 
-class DatagramServer(asyncio.DatagramProtocol, interfaces.MessageInterface):  # type: ignore[misc]
+class DatagramServer(interfaces.MessageInterface):  # type: ignore[misc] # aiocoap is untyped
     """The listener of coaps over UDP."""
 
     def __init__(
@@ -177,17 +174,20 @@ class DatagramServer(asyncio.DatagramProtocol, interfaces.MessageInterface):  # 
         self.candidates: OrderedDict[Address, Peer] = OrderedDict()
         self.unproven: OrderedDict[Address, Peer] = OrderedDict()
         self.unproven_max = UNPROVEN_MAX
-        self._transport: Any = None
+        self._socket: DatagramSocket | None = None
         self.hostinfo, self.port = "", 0
 
-    async def listen(self, host: str, port: int, *, shared: bool = False) -> None:
+    def listen(self, host: str, port: int, *, shared: bool = False) -> None:
         """Begin to listen; `shared` lets other processes listen on the same port."""
-        self._transport, _ = await self.loop.create_datagram_endpoint(
-            lambda: self, local_addr=(host, port), reuse_port=shared or None
+        self._socket = DatagramSocket(
+            host,
+            port,
+            bytes_max=DATAGRAM_BYTES_MAX,
+            received=self.datagram_received,
+            count=self.count,
+            shared=shared,
         )
-        bound = self._transport.get_extra_info("socket")
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        self.port = bound.getsockname()[1]
+        self.port = self._socket.port
         self.hostinfo = str(hostportjoin(host, None if self.port == COAPS_PORT else self.port))
 
     # -- datagrams -----------------------------------------------------------------------------
@@ -208,13 +208,10 @@ class DatagramServer(asyncio.DatagramProtocol, interfaces.MessageInterface):  # 
         peer.act(peer.association.receive(data))
         self._settle(peer)
 
-    def error_received(self, exc: Exception) -> None:
-        """Pass over: it says nothing of which peer, and anybody can cause it."""
-
     def send_datagram(self, data: bytes, addr: Address) -> None:
         """Send one datagram."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.sendto(data, addr)
+        if self._socket is not None:
+            self._socket.send(data, addr)
 
     def _addressee(self, data: bytes, addr: Address) -> Peer | None:
         """Return whom a datagram is for, the one that stands or the candidate."""
@@ -370,8 +367,9 @@ class DatagramServer(asyncio.DatagramProtocol, interfaces.MessageInterface):  # 
             with contextlib.suppress(Exception):  # each in its own state of ending
                 peer.end(ENDED)
             end_all(peer.exchanges)
-        if self._transport is not None:
-            self._transport.close()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
 
 def is_flight(datagram: bytes) -> bool:

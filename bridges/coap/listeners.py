@@ -102,7 +102,7 @@ class Listeners:
         """Listen on everything that the settings allow and this machine can."""
         tree.bases = self._bases
         await self._open_tcp()
-        await self._open_dtls()
+        self._open_dtls()
         if self.settings.plain_port:
             await self._open_plain()
         if self.visitors is not None:
@@ -151,7 +151,7 @@ class Listeners:
         self.context.request_interfaces.append(exchanges)
         return server
 
-    async def _open_dtls(self) -> None:
+    def _open_dtls(self) -> None:
         settings = self.settings
         make = _make_1_3(settings) if "1.3" in settings.dtls else None
         context = (
@@ -179,7 +179,7 @@ class Listeners:
             count=self.count,
         )
         assert self.tcp is not None
-        await self.dtls.listen(settings.host, self.tcp.port, shared=settings.shared)
+        self.dtls.listen(settings.host, self.tcp.port, shared=settings.shared)
         manager.message_interface, exchanges.token_interface = self.dtls, manager
         self.context.request_interfaces.append(exchanges)
         self.offered[DTLS] = ", ".join(spoken)

@@ -1,7 +1,7 @@
 """What the CoAP bridge measures, for Prometheus. No label names a device."""
 
 from bridges.est.meter import RenewalMeter
-from bridges.meter import RecorderMeter
+from bridges.meter import RecorderMeter, Sizes
 from protocols.exposition import Registry, shown_from_the_start
 from schemas.metrics import doors as metrics
 from schemas.reasons import Reason
@@ -14,7 +14,8 @@ class Meter(RenewalMeter):
         super().__init__(registry)
         self._received = registry.counter(metrics.COAP_MESSAGES_RECEIVED)
         self._sent = registry.counter(metrics.COAP_MESSAGES_SENT)
-        self._size = registry.histogram(metrics.COAP_MESSAGE_SIZE)
+        self._sizes = Sizes(metrics.COAP_MESSAGE_SIZE)
+        registry.register(self._sizes)
         self._sessions = registry.gauge(metrics.COAP_SESSIONS)
         self._refused = registry.counter(metrics.BRIDGE_REFUSED)
         shown_from_the_start(self._refused, Reason.MALFORMED.value)
@@ -23,7 +24,7 @@ class Meter(RenewalMeter):
     def received(self, size: int) -> None:
         """Count one message of `size` payload bytes."""
         self._received.inc()
-        self._size.observe(size)
+        self._sizes.observe((size,))
 
     def sent(self, count: int) -> None:
         """Count commands handed to sessions."""
