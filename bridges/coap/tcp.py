@@ -29,8 +29,9 @@ MESSAGE_BYTES_MAX = 16_000
 block-wise."""
 UNSENT_BYTES_MAX = 262_144
 """What waits for a peer that does not read; beyond, the connection is dropped."""
-READ_BUFFER_BYTES = 16_384
-"""asyncio holds 256 KiB for each TLS connection; a device sends no longer messages than this."""
+READ_BUFFER_BYTES = 4_096
+"""asyncio holds 256 KiB for each TLS connection. Most messages are shorter than this; a longer one
+is read in turns."""
 
 
 class Welcome(Protocol):
