@@ -70,14 +70,14 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     protocols = parser.add_subparsers(required=True, metavar="protocol")
-    for name, what, names, work in (
-        ("mqtt", "between a broker and Kafka", MQTT, _mqtt),
-        ("coap", "between CoAP devices and Kafka", COAP, coap.run),
-        ("est", "renewals of certificates over HTTPS", EST, est.run),
+    for name, process, what, names, work in (
+        ("mqtt", "bridge", "between a broker and Kafka", MQTT, _mqtt),
+        ("coap", "coap", "between CoAP devices and Kafka", COAP, coap.run),
+        ("est", "est", "renewals of certificates over HTTPS", EST, est.run),
     ):
         one = protocols.add_parser(name, help=what)
         shared.add(one, names)
-        one.set_defaults(work=work, names=names)
+        one.set_defaults(work=work, names=names, process=process)
     return parser.parse_args(argv)
 
 
@@ -112,7 +112,7 @@ def _mqtt(found: Configuration, registry: Registry) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Read the options and run until SIGTERM."""
     options = _options(argv)
-    found = shared.read_or_exit(options, options.names).configuration
+    found = shared.read_or_exit(options, options.names, options.process).configuration
     suites.hold(found.iot.security.tls.cipher_suites)
     structlog.configure(
         processors=[

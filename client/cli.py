@@ -21,6 +21,7 @@ from client.commands import (
     events,
     fleets,
     invitations,
+    kafka,
     machine,
     registry,
     schemas,
@@ -55,6 +56,7 @@ pki = typer.Typer(help="Make the authorities, sign first requests.", no_args_is_
 local.add_to(app, pki, STACK)
 app.add_typer(pki, name="pki", rich_help_panel=STACK)
 app.add_typer(configuration.app, name="config", rich_help_panel=STACK)
+app.add_typer(kafka.app, name="kafka", rich_help_panel=STACK)
 assert admissions.app is invitations.app is registry.app  # one group, told in several files
 app.add_typer(registry.app, name="device", rich_help_panel=FLEET)
 app.add_typer(fleets.app, name="fleet", rich_help_panel=FLEET)

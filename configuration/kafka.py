@@ -106,6 +106,52 @@ class Sasl(Section):
     )
 
 
+class User(Section):
+    """The name of one process, where it is not that of kafka.sasl."""
+
+    username: str | None = key(
+        None,
+        "its name; without one kafka.sasl's",
+        restart=ALL,
+        min_length=1,
+        max_length=255,
+        said="a name that Kafka knows",
+    )
+    password_file: str | None = key(
+        None,
+        "the file with its password, which others may not read",
+        restart=ALL,
+        file=True,
+        min_length=1,
+        said="a path",
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> "User":
+        if (self.username is None) != (self.password_file is None):
+            raise ValueError("username and passwordFile go together: one of them is missing")
+        return self
+
+
+class Users(Section):
+    """Who each process is to Kafka, with SASL_SSL; kafka.sasl is who starts and operates them."""
+
+    bridge: User = Field(default_factory=User)
+    coap: User = Field(default_factory=User)
+    est: User = Field(default_factory=User)
+    issuer: User = Field(default_factory=User)
+    worker: User = Field(default_factory=User)
+
+    def of(self, process: str) -> User:
+        """Return a process's own."""
+        found: User = getattr(self, process)
+        return found
+
+    def named(self) -> list[str]:
+        """Return the processes that have a name of their own."""
+        return [one for one in type(self).model_fields if self.of(one).username is not None]
+
+
 class Kafka(Section):
     """Kafka, for every process and every command."""
 
@@ -150,12 +196,15 @@ class Kafka(Section):
     )
     tls: KafkaTls = Field(default_factory=KafkaTls)
     sasl: Sasl = Field(default_factory=Sasl)
+    users: Users = Field(default_factory=Users)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Kafka":
         spoken, sasl = self.security_protocol, self.sasl
         if sasl.username and spoken != "SASL_SSL":
             raise ValueError(f"sasl.username wants securityProtocol: SASL_SSL, not {spoken}")
+        if self.users != Users() and spoken != "SASL_SSL":
+            raise ValueError(f"users want securityProtocol: SASL_SSL, not {spoken}")
         if spoken == "PLAINTEXT":
             if self.tls.ca or self.tls.cert:
                 raise ValueError("tls wants securityProtocol: SSL or SASL_SSL, not PLAINTEXT")
@@ -172,6 +221,14 @@ class Kafka(Section):
             )
         return self
 
+    def of(self, process: str) -> "Kafka":
+        """Return the same as one process goes by it: under the name of its own, if it has one."""
+        own = self.users.of(process)
+        if own.username is None:
+            return self
+        said = {"username": own.username, "password_file": own.password_file, "password": None}
+        return self.model_copy(update={"sasl": self.sasl.model_copy(update=said)})
+
     @property
     def security(self) -> Security | None:
         """How Kafka is reached. Raises InvalidConfiguration where the password is not there."""
@@ -182,8 +239,13 @@ class Kafka(Section):
         if sasl.username is None:
             return found
         file = Path(sasl.password_file or "")
-        password = sasl.password or secret.of_file(file, "kafka.sasl.passwordFile")
+        password = sasl.password or secret.of_file(file, self._named_by(sasl.password_file))
         return replace(found, username=sasl.username, password=password, mechanism=sasl.mechanism)
+
+    def _named_by(self, file: str | None) -> str:
+        """Return the key that names a password's file."""
+        own = [one for one in self.users.named() if self.users.of(one).password_file == file]
+        return f"kafka.users.{own[0]}.passwordFile" if own else "kafka.sasl.passwordFile"
 
     def cluster(self, local: str) -> Cluster:
         """Return Kafka as every client reaches it; `local` is the local stack's address."""

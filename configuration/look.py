@@ -18,7 +18,8 @@ STEP_SECONDS = 1.0
 """A wrong password does not become right by waiting: it is told after one step."""
 ADVICE = {
     KafkaError._AUTHENTICATION: "look at kafka.sasl: mechanism, username, and the password, in "
-    "passwordFile or in the variable FLEETCERT_KAFKA_SASL_PASSWORD",
+    "passwordFile or in the variable FLEETCERT_KAFKA_SASL_PASSWORD; a process may have its name in "
+    "kafka.users",
     KafkaError._SSL: "look at kafka.tls: ca is who signed Kafka's certificate, which is for the "
     "name in kafka.bootstrap; cert and key are ours, where Kafka wants them",
 }

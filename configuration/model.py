@@ -212,6 +212,10 @@ class Configuration(Section):
     metrics: Metrics = Field(default_factory=Metrics)
     stack: Stack = Field(default_factory=Stack)
 
+    def of(self, process: str) -> "Configuration":
+        """Return what holds for one process: on Kafka it may have a name of its own."""
+        return self.model_copy(update={"kafka": self.kafka.of(process)})
+
     @property
     def cluster(self) -> Cluster:
         """Kafka, as every client of it is configured. Raises InvalidConfiguration."""

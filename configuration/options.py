@@ -7,6 +7,7 @@ is not given leaves the file and the environment alone.
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,26 @@ def add(parser: argparse.ArgumentParser, names: Mapping[str, str]) -> None:
         parser.add_argument(option, dest=name, default=None, help=_help(key), **_form(key))
 
 
-def read(options: argparse.Namespace, names: Mapping[str, str]) -> Loaded:
-    """Return what holds with the options that were given. Raises InvalidConfiguration."""
+def read(
+    options: argparse.Namespace, names: Mapping[str, str], process: str | None = None
+) -> Loaded:
+    """Return what holds with the options that were given. Raises InvalidConfiguration.
+
+    A `process` of `kafka.users` is on Kafka who it is there.
+    """
     said = vars(options)
     given = {name: (option, said[name]) for option, name in names.items() if said[name] is not None}
     loaded = load(options.config, options=given)
+    if process is not None:
+        loaded = replace(loaded, configuration=loaded.configuration.of(process))
     _ = loaded.configuration.cluster  # a password that cannot be read is told with all the rest
     return loaded
 
 
-def read_or_exit(options: argparse.Namespace, names: Mapping[str, str]) -> Loaded:
-    """Return what holds; end the process with all that is wrong."""
+def read_or_exit(options: argparse.Namespace, names: Mapping[str, str], process: str) -> Loaded:
+    """Return what holds for a process; end it with all that is wrong."""
     try:
-        return read(options, names)
+        return read(options, names, process)
     except InvalidConfiguration as error:
         sys.exit(f"error: {error}")
 

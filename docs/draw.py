@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from client import answers, feeds
+from client import answers, feeds, rights
+from configuration.model import Configuration
 from docs import draw_configuration
 from schemas import codec, events, fleet_events, progress, reasons, topics
 from schemas.decisions import DecisionName
@@ -27,6 +28,7 @@ NAMES = tuple(
     )
 )
 """The calls of client/connection.py that write, and what each writes."""
+RIGHTS_BEGIN, RIGHTS_END = "<!-- rights: drawn from code by `make docs` -->", "<!-- end -->"
 DRAWN = "<!-- drawn from code by `make docs` -->\n\n"
 
 HEADINGS: dict[str, str] = {
@@ -165,6 +167,15 @@ def metrics_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def kafka_page() -> str:
+    """Return docs/kafka.md with the table of rights; all else in it is written by hand."""
+    text = (HERE / "kafka.md").read_text()
+    before, begin, rest = text.partition(RIGHTS_BEGIN)
+    _, end, after = rest.partition(RIGHTS_END)
+    lines = "\n".join(rights.table(Configuration()))
+    return f"{before}{begin}\n{lines}\n{end}{after}"
+
+
 def pages() -> Iterator[tuple[Path, str]]:
     """Yield each drawn file and its text."""
     yield HERE / "topics.md", topics_page()
@@ -173,6 +184,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield HERE / "campaign-states.md", campaign_page()
     yield HERE / "fleet-configuration.md", configuration_page()
     yield HERE / "metrics.md", metrics_page()
+    yield HERE / "kafka.md", kafka_page()
     yield HERE / "configuration.md", draw_configuration.page(DRAWN)
     yield (
         HERE.parent / "deploy" / "fleetcert.yaml",

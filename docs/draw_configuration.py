@@ -66,11 +66,18 @@ def example(drawn: str) -> str:
             if open_sections[:depth] != section:
                 indent = "  " * (depth - 1)
                 lines += [""] if depth < 3 else []
-                lines += [f"{indent}# {told['.'.join(section)]}", f"{indent}{section[-1]}:"]
+                lines += [f"{indent}# {told['.'.join(section)]}"]
+                lines += [f"{indent}{'' if _has_defaults(section) else '# '}{section[-1]}:"]
                 open_sections = section
         open_sections = key.path[:-1]
         lines += _example_of(key)
     return "\n".join(lines) + "\n"
+
+
+def _has_defaults(section: tuple[str, ...]) -> bool:
+    """Tell whether anything stands below a section; one of comments alone would be nothing."""
+    below = [one for one in keys.every().values() if one.path[: len(section)] == section]
+    return any(one.default is not None for one in below)
 
 
 def _example_of(key: Key) -> Iterator[str]:

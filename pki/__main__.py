@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = {"init": _init, "service": _service, "issuer": _issuer}
     try:
-        found = shared.read(options, OPTIONS if options.command == "issuer" else FOLDER)
+        issues = options.command == "issuer"
+        found = shared.read(options, OPTIONS if issues else FOLDER, "issuer" if issues else None)
         commands[options.command](options, found.configuration)
     except (
         InvalidConfiguration,

@@ -43,7 +43,7 @@ OPTIONS = {
 
 def main(argv: list[str] | None = None) -> None:
     """Read the options and run until SIGTERM."""
-    settings = _settings(shared.read_or_exit(_options(argv), OPTIONS).configuration)
+    settings = _settings(shared.read_or_exit(_options(argv), OPTIONS, "worker").configuration)
     logs.configure()
     try:
         with contextlib.suppress(KafkaException):

@@ -169,14 +169,19 @@ def kafka_data(layout: Layout) -> list[Check]:
 
 
 def their_kafka(layout: Layout) -> Check:
-    """See that the Kafka that the configuration names takes us. Topics are made at the start."""
-    security = layout.configuration.kafka.security_protocol
-    found, advice, ok = f"{layout.bootstrap} takes us, by {security}", "", True
+    """See that the Kafka that the configuration names takes us, and each process of another name.
+
+    Topics are made at the start.
+    """
+    kafka, who = layout.configuration.kafka, ""
+    found, advice, ok = f"{layout.bootstrap} takes us, by {kafka.security_protocol}", "", True
     try:
         look.list_topics(layout.cluster)
+        for who in kafka.users.named():
+            look.list_topics(layout.configuration.of(who).cluster)
     except (look.Refused, InvalidConfiguration) as error:
-        found, ok = str(error), False
-        advice = "docs/security.md has what each process needs"
+        found, ok = f"{who and f'{who}: '}{error}", False
+        advice = "docs/kafka.md has what each process needs"
     except KafkaException as error:
         found, ok = f"{layout.bootstrap} does not answer: {error.args[0].str()}", False
         advice = "start it, or see whether kafka.bootstrap is its address"

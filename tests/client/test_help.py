@@ -21,7 +21,7 @@ COMMANDS = (
     "snapshot create", "snapshot list", "snapshot verify", "history trim", "core show",
     "core activate", "schemas list", "schemas show", "schemas serve", "schemas push",
     "core activate", "config check", "config show", "config schema",
-    "config apply",
+    "config apply", "kafka acls",
 )  # fmt: skip
 
 

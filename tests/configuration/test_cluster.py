@@ -172,9 +172,32 @@ def test_a_password_in_the_configuration_is_refused_and_not_told(tmp_path: Path)
     assert "my-secret" not in told
 
 
+def test_a_process_is_who_its_own_name_says(tmp_path: Path) -> None:
+    """Not even the variable's password is shown for it; who has no name of its own is sasl's."""
+    own = tmp_path / "worker.password"
+    own.touch(0o600)
+    own.write_text("of-the-worker\n")
+    users = f", users: {{worker: {{username: w, passwordFile: {own.name}}}}}}}"
+    text = secured(tmp_path)[:-1] + users
+    held = read(tmp_path, text, {"FLEETCERT_KAFKA_SASL_PASSWORD": "of-the-operator"})
+    shown_to_kafka = [
+        (made["sasl.username"], made["sasl.password"])
+        for made in (one.cluster.settings() for one in (held, held.of("worker"), held.of("est")))
+    ]
+    operator = ("plant", "of-the-operator")
+    assert shown_to_kafka == [operator, ("w", "of-the-worker"), operator]
+    again = read(tmp_path, written(held), {"FLEETCERT_KAFKA_SASL_PASSWORD": "of-the-operator"})
+    assert again.of("worker").cluster == held.of("worker").cluster
+    own.chmod(0o644)
+    with pytest.raises(InvalidConfiguration, match=r"kafka\.users\.worker\.passwordFile"):
+        _ = held.of("worker").cluster
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("{users: {est: {username: me, passwordFile: x}}}", "users want securityProtocol"),
+        ("{users: {est: {username: me}}}", "username and passwordFile go together"),
         ("{securityProtocol: SASL_PLAINTEXT}", "SASL_PLAINTEXT is refused"),
         ("{securityProtocol: SSL}", "wants bootstrap"),
         ("{bootstrap: 'k:1', securityProtocol: SASL_SSL}", "wants sasl.username"),

@@ -107,8 +107,10 @@ PAST = re.compile(r"(ed|Chosen|Left|Proven)(?=[A-Z]|$)")
 IMPERATIVES = ("Rotate", "Install", "Drop", "Refuse", "Revoke", "Sign")
 OUTSIDE = frozenset(
     {
+        "AlterConfigs",
         "AvroConverter",
         "AvroDeserializer",
+        "DescribeConfigs",
         "StringConverter",
         "SchemaRegistryClient",
         "RecordNameStrategy",

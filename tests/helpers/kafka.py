@@ -41,11 +41,14 @@ class KafkaProcess:
     """A process of this machine, its data in `directory`.
 
     `further` gives properties that go before the usual ones, by the address of the plain listener
-    and the controller's port.
+    and the controller's port; `log_more` are lines of log4j2 that follow the usual ones.
     """
 
     def __init__(
-        self, directory: Path, further: Callable[[str, int], Mapping[str, str]] = lambda *own: {}
+        self,
+        directory: Path,
+        further: Callable[[str, int], Mapping[str, str]] = lambda *own: {},
+        log_more: str = "",
     ) -> None:
         self._libs = kafka.install(TOOLS)
         port, controller = free_ports(2)
@@ -57,6 +60,10 @@ class KafkaProcess:
                 f"{name}={one}\n" for name, one in further(self.bootstrap, controller).items()
             )
         kafka.format_storage(self._libs, self._properties, data)
+        usual = kafka.command(self._libs, self._properties)
+        logging = directory / "log4j2.properties"
+        logging.write_text((kafka._DEPLOY / logging.name).read_text() + log_more)
+        self._command = (*usual[:-4], f"-Dlog4j2.configurationFile={logging}", *usual[-4:])
         self._log = directory / "kafka.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -64,12 +71,7 @@ class KafkaProcess:
         """Start it and wait until it answers."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    launch.__file__,
-                    str(os.getpid()),
-                    *kafka.command(self._libs, self._properties),
-                ],
+                [sys.executable, launch.__file__, str(os.getpid()), *self._command],
                 stdout=log,
                 stderr=log,
             )

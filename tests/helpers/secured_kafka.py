@@ -5,14 +5,20 @@ tests' own, may do everything; on the others a name may do what it was granted.
 """
 
 import contextlib
+import os
+import re
 import secrets
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import yaml
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -29,6 +35,12 @@ from pki import authority
 from tests.helpers.kafka import KafkaProcess
 
 REQUEST_SECONDS = 30.0
+ENDS_SECONDS = 60.0
+LOG_VERDICTS = """
+logger.rules.name = kafka.authorizer.logger
+logger.rules.level = debug
+"""
+JUDGED = r"Principal = {} is {} operation = (\w+) .* on resource = (\w+):LITERAL:(\S+)"
 OPERATIONS = {
     ResourceType.TOPIC: "READ WRITE DESCRIBE CREATE DESCRIBE_CONFIGS ALTER_CONFIGS",
     ResourceType.GROUP: "READ DESCRIBE",
@@ -53,6 +65,14 @@ class SecuredKafka:
         """Who signed the broker's certificate, and clients' ones."""
         return self.folder / "pki" / "service-ca" / "ca.pem"
 
+    def judged(self, principal: str, verdict: str = "Allowed") -> set[tuple[str, str, str]]:
+        """What a principal asked for so far and was `Allowed` or `Denied`.
+
+        Each as operation, kind of resource and name, in Kafka's words.
+        """
+        log = (self.folder / "kafka.log").read_text()
+        return set(re.findall(JUDGED.format(re.escape(principal), verdict), log))
+
     def user(self, name: str) -> Path:
         """Make a user with a password; return the file that holds it."""
         password = secrets.token_urlsafe(24)
@@ -73,6 +93,20 @@ class SecuredKafka:
     def certificate(self, name: str) -> tuple[Path, Path]:
         """Make a client's certificate and key; Kafka calls it `CN=<name>`."""
         return _identity(self.folder, name, client=True)
+
+    def rules(self, principal: str) -> set[str]:
+        """Return what a principal may do, each rule as text."""
+        every = AclBindingFilter(
+            ResourceType.ANY,
+            None,
+            ResourcePatternType.ANY,
+            principal,
+            None,
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        admin = AdminClient(self.plain.settings())  # its answers end with it
+        return {str(one) for one in admin.describe_acls(every).result(REQUEST_SECONDS)}
 
     def grant(self, principal: str, prefix: str) -> None:
         """Let a principal do all that fleetcert does, with names that begin with the prefix."""
@@ -103,7 +137,9 @@ def secured_kafka(folder: Path) -> Iterator[SecuredKafka]:
     store.touch(0o600)
     store.write_bytes(key.read_bytes() + certificate.read_bytes())
     sasl_port, ssl_port = free_ports(2)
-    broker = KafkaProcess(folder, lambda *own: _properties(*own, sasl_port, ssl_port, folder))
+    broker = KafkaProcess(
+        folder, lambda *own: _properties(*own, sasl_port, ssl_port, folder), LOG_VERDICTS
+    )
     made = SecuredKafka(
         folder,
         Cluster(broker.bootstrap),
@@ -153,3 +189,34 @@ def _properties(
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(ca),
     }
+
+
+def said(kafka: SecuredKafka, prefix: str, **more: Any) -> dict[str, Any]:
+    """Return the part of the configuration that says how Kafka is reached, by a password."""
+    reached = {
+        "bootstrap": kafka.passwords,
+        "prefix": prefix,
+        "securityProtocol": "SASL_SSL",
+        "tls": {"ca": str(kafka.ca)},
+    }
+    return {"kafka": reached | more}
+
+
+def configured(folder: Path, document: dict[str, Any]) -> Path:
+    """Write a configuration."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "fleetcert.yaml"
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+def run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=ENDS_SECONDS,
+        check=False,
+        env=os.environ | {"COLUMNS": "160"} | variables,
+    )
