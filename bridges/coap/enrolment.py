@@ -111,7 +111,6 @@ class Enrolment:
 
     async def _made(self, session: Session, csr: bytes) -> x509.Certificate:
         session.counter += 1
-        session.in_flight += 1
         try:
             if len(csr) > forms.REQUEST_BYTES_MAX:
                 raise Refused(Reason.OVERSIZE, f"at most {forms.REQUEST_BYTES_MAX} bytes")
@@ -127,8 +126,6 @@ class Enrolment:
         except Away as away:
             text = "not known to be recorded: send the same request again"
             raise blocks.refusal(codes.SERVICE_UNAVAILABLE, text, max_age=AWAY_SECONDS) from away
-        finally:
-            session.in_flight -= 1
 
     def _document(self, request: Message, content_format: int, payload: bytes) -> Message:
         if request.opt.accept not in (None, content_format):

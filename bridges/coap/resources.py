@@ -132,7 +132,7 @@ class Tree:
         observing = request.opt.observe == 0 and request.opt.uri_path == (COMMANDS,)
         if observing and session is not None and self._may_observe(session):
             self._admit(request, session)
-            return Later.by(self._observe(pipe, request, session))
+            return self._observe(pipe, request, session)
         return self._answer(request, session)
 
     @staticmethod
@@ -155,7 +155,7 @@ class Tree:
             self._count(Reason.PROVISIONING_ONLY.value)
             raise blocks.refusal(codes.FORBIDDEN, ENROL)
         if wanted is not None and self._est is not None:
-            return Later.by(self._est.answer(request, session, wanted, self.assembler))
+            return _counted(session, self._est.answer(request, session, wanted, self.assembler))
         if session.protocol == RENEWAL:
             raise blocks.refusal(codes.FORBIDDEN, "this door renews certificates, see /est")
         if path == (COMMANDS,):
@@ -255,20 +255,36 @@ class Tree:
         if self._est is not None:
             self._est.forget(session)
 
-    async def _observe(self, pipe: Any, request: Message, session: Session) -> Message:
-        """Send the list now and at each change (RFC 7641), until the task is cancelled."""
+    def _observe(self, pipe: Any, request: Message, session: Session) -> "Later":
+        """Send the list now and at each change (RFC 7641), until nobody observes any more."""
         changed = asyncio.Event()
         session.observers.add(changed.set)
-        try:
-            while True:
-                changed.clear()
-                response = blocks.cut(self._commands(request, session), request, self._exponent)
-                response.opt.observe = next(self._numbers) & 0xFFFFFF
-                response.transport_tuning = NOTIFIED
-                pipe.add_response(response, is_last=False)
-                await changed.wait()
-        finally:
-            session.observers.discard(changed.set)
+        later = Later.by(self._notify(pipe, request, session, changed))
+        later.known.add_done_callback(lambda _: session.observers.discard(changed.set))
+        return later
+
+    async def _notify(
+        self, pipe: Any, request: Message, session: Session, changed: asyncio.Event
+    ) -> Message:
+        while True:
+            changed.clear()
+            response = blocks.cut(self._commands(request, session), request, self._exponent)
+            response.opt.observe = next(self._numbers) & 0xFFFFFF
+            response.transport_tuning = NOTIFIED
+            pipe.add_response(response, is_last=False)
+            await changed.wait()
+
+
+def _counted(session: Session, work: Coroutine[Any, Any, Message]) -> Later:
+    """Let some work answer, which counts among what its session has in flight."""
+    later = Later.by(work)
+    session.in_flight += 1  # now: others may be asked for before the work begins
+
+    def over(_: object) -> None:
+        session.in_flight -= 1
+
+    later.known.add_done_callback(over)
+    return later
 
 
 def _check_options(request: Message) -> None:

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiocoap import GET, POST, Message
@@ -13,7 +14,7 @@ from aiocoap.numbers import codes
 from aiocoap.optiontypes import UintOption
 from aiocoap.transports import tcp as wire
 
-from bridges.coap import tcp
+from bridges.coap import enrolment, resources, tcp
 from bridges.coap.sessions import PER_DEVICE_MAX
 from schemas.events import DeviceReported, SessionClosed, SessionOpened, SessionRefused
 from schemas.reasons import Reason
@@ -110,6 +111,41 @@ async def test_events_in_order_under_the_certificate_of_tls(authorities: Authori
         assert {one.evidence.certificate_sha256 for one in found} == {me.fingerprint}
         assert bridge.kafka.of(SessionOpened)[0].device_id == "pump-1"
     assert bridge.kafka.of(SessionClosed)[0].device_id == "pump-1"
+
+
+@pytest.mark.parametrize(
+    ("code", "path", "options", "most"),
+    [
+        (GET, ("commands",), {"observe": 0}, resources.OBSERVERS_MAX),
+        (POST, ("events", "heat"), {"content_format": JSON}, resources.IN_FLIGHT_MAX),
+        (POST, ("est", "sren"), {"content_format": enrolment.PKCS10}, resources.IN_FLIGHT_MAX),
+    ],
+)
+async def test_limits_hold_for_what_comes_at_once(
+    authorities: Authorities,
+    code: codes.Code,
+    path: tuple[str, ...],
+    options: dict[str, Any],
+    most: int,
+) -> None:
+    """More requests than a limit in one record of TLS: the limit holds before any is answered."""
+    me = authorities.device("pump-1")
+    async with running(authorities, requests_per_second=1e6) as bridge, peer(bridge, me) as one:
+        one.say(SETTINGS)
+        await one.hear()
+        many = [
+            Message(code=code, payload=b"{}", _token=bytes([number]), uri_path=path, **options)
+            for number in range(most + 3)
+        ]
+        one.writer.write(b"".join(wire._serialize(each) for each in many))
+        answers = [await one.hear() for _ in many]
+        if "observe" in options:
+            assert sum(each.opt.observe is not None for each in answers) == most
+        else:
+            refused = [each for each in answers if each.code == codes.TOO_MANY_REQUESTS]
+            assert len(refused) == len(many) - most
+        (session,) = bridge.bridge.sessions.of("pump-1")
+        assert (session.in_flight, len(session.observers)) in ((0, 0), (0, most))
 
 
 async def test_a_body_that_fits_a_message_needs_no_blocks(authorities: Authorities) -> None:
