@@ -47,8 +47,9 @@ class Registrar:
             )
         except OSError as error:
             raise FleetError(
-                f"{error.filename}: {error.strerror}; name a registrar's certificate with "
-                "--registrar (`python -m pki service --registrar` makes one)"
+                f"{error.filename}: {error.strerror}; go to the folder of the local stack, or name "
+                "a registrar's certificate with --registrar (`python -m pki service --registrar` "
+                "makes one)"
             ) from error
         except (ValueError, TypeError) as error:
             raise FleetError(f"{certificate} or its key is unreadable: {error}") from error

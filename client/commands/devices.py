@@ -139,7 +139,7 @@ def list_devices(cluster: Kafka = KAFKA, as_json: Json = False) -> None:
         for row in rows:
             terminal.as_json(row)
         return
-    columns = ("device", "type", "presence", "rotation", "certificate", "ends", "", "alerts")
+    columns = ("device", "type", "presence", "rotation", "SHA-256", "ends", "", "alerts")
     lines = [show.device_line(row, _now()) for row in rows]
     terminal.table(terminal.count(len(rows), "device"), columns, lines)
 
