@@ -1,7 +1,8 @@
 """Builds and installs the DTLS 1.3 extension (native/dtls13), once per version of its sources.
 
 The wheel is kept by the hash of the sources in `var/tools/wheels`. Without a Rust toolchain
-nothing is built and the stack says what is then not offered: never silently.
+nothing is built and the stack says what is then not offered: never silently. An image is not built
+then unless it was asked for without (deploy/Dockerfile runs this file by itself).
 """
 
 import hashlib
@@ -21,6 +22,9 @@ COMMAND_SECONDS = 60
 ABSENT = (
     "DTLS 1.3 is not built: no Rust 1.89 or newer (https://rustup.rs) is there. CoAP is offered "
     "over coaps+tcp only; run `make setup` again after installing Rust."
+)
+WITHOUT = (
+    "For images whose CoAP is offered over coaps+tcp only: FLEETCERT_DTLS13=no docker compose build"
 )
 
 
@@ -60,6 +64,17 @@ def install(tools_dir: Path) -> str:
     _run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", *wheels])
     stamp.write_text(folder.name)
     return ""
+
+
+def main() -> int:
+    """Build and install for an image; return the exit status."""
+    try:
+        missing = install(SOURCES.parents[1] / "var" / "tools")
+    except BuildFailed as error:
+        missing = str(error)
+    if missing:
+        print(f"{missing}\n{WITHOUT}", file=sys.stderr)
+    return 1 if missing else 0
 
 
 def digest() -> str:
@@ -103,3 +118,7 @@ def _run(command: list[str | Path], cwd: Path | None = None) -> None:
     )
     if done.returncode != 0:
         raise BuildFailed(f"{command[0]} {command[2]}: {(done.stderr or done.stdout)[-2_000:]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

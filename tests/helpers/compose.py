@@ -10,8 +10,8 @@ from client.fleet import Fleet
 from client.local.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
-COMMAND_SECONDS = 900.0
-"""The first `up` builds the images."""
+COMMAND_SECONDS = 1_800.0
+"""The first `up` builds the images, Rust included."""
 SERVICES = ("kafka", "mosquitto", "issuer", "bridge", "coap", "est", "worker")
 
 

@@ -11,6 +11,9 @@ from typing import IO
 import cbor2
 import pytest
 
+from client.local import dtls13
+from device.coap.link import COAPS, COAPS_TCP
+from device.link import MQTTS
 from schemas.decisions import DecisionName
 from schemas.events import DeviceReported
 from schemas.topics import DEVICE_EVENTS
@@ -19,6 +22,8 @@ from tests.helpers.wait import until
 
 WITHIN = 60.0
 DEVICE = "contained-1"
+SCHEMES = (COAPS_TCP, COAPS) if dtls13.installed() else (COAPS_TCP,)
+"""The devices of this file run on this machine; the images have DTLS 1.3 in any case."""
 DRAINED = {"mosquitto": 0, "issuer": 0, "bridge": 0, "coap": 0, "est": 0, "worker": 0}
 """Exit codes after SIGTERM. A JVM ends with 143."""
 
@@ -39,25 +44,29 @@ def device(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "device", *map(str, arguments)], check=True, timeout=30)
 
 
-def enrol(stack: Compose, folder: Path) -> None:
+def enrol(stack: Compose, folder: Path, device_id: str = DEVICE) -> None:
     """Key and CSR on the device; signature and registration where the authorities are."""
-    device("init", "--id", DEVICE, "--dir", folder)
+    device("init", "--id", device_id, "--dir", folder)
     sign = "cat >/tmp/csr && fleetcert pki sign /tmp/csr --out /tmp/pem >&2 && cat /tmp/pem"
     pem, ca = folder / "device.pem", folder / "ca.pem"
     request = (folder / "device.csr").read_text()
     pem.write_text(stack.operator("sh", "-c", sign, input=request))
-    register = f"cat >/tmp/pem && fleetcert device register {DEVICE} --cert /tmp/pem"
+    register = f"cat >/tmp/pem && fleetcert device register {device_id} --cert /tmp/pem"
     stack.operator("sh", "-c", register, input=pem.read_text())
-    device("adopt", "--id", DEVICE, "--dir", folder, "--cert", pem)
+    device("adopt", "--id", device_id, "--dir", folder, "--cert", pem)
     ca.write_text(stack.operator("cat", "/identities/pki/service-ca/ca.pem"))
 
 
 @contextlib.contextmanager
-def running_device(stack: Compose, folder: Path) -> Iterator[IO[str]]:
+def running_device(
+    stack: Compose, folder: Path, device_id: str = DEVICE, scheme: str = MQTTS
+) -> Iterator[IO[str]]:
     """Run the device on this machine, yield its input; at its end all lines are recorded."""
-    command = [sys.executable, "-m", "device", "run", "--id", DEVICE, "--dir", str(folder)]
-    command += ["--host", "localhost", "--port", str(stack.mqtt_port)]
+    port = stack.mqtt_port if scheme == MQTTS else stack.coap_port
+    command = [sys.executable, "-m", "device", "run", "--id", device_id, "--dir", str(folder)]
+    command += ["--host", "localhost", "--port", str(port)]
     command += ["--ca", str(folder / "ca.pem"), "--report", "temperature"]
+    command += [] if scheme == MQTTS else ["--coap", scheme]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
     try:
         assert process.stdin is not None
@@ -75,11 +84,16 @@ def say(lines: IO[str], celsius: float) -> None:
     lines.flush()
 
 
-def temperatures(stack: Compose) -> list[float]:
+def measured(stack: Compose, device_id: str = DEVICE) -> list[DeviceReported]:
     """Return what the device has measured, as the history has it."""
-    found = [one.record for one in stack.fleet.read(DEVICE_EVENTS)]
-    measured = [one for one in found if isinstance(one, DeviceReported)]
-    bodies = [cbor2.loads(one.payload) for one in measured if one.event_type == "temperature"]
+    found = [one.record for one in stack.fleet.read(DEVICE_EVENTS, key=device_id.encode())]
+    reports = [one for one in found if isinstance(one, DeviceReported)]
+    return [one for one in reports if one.event_type == "temperature"]
+
+
+def temperatures(stack: Compose, device_id: str = DEVICE) -> list[float]:
+    """Return the figures of it."""
+    bodies = [cbor2.loads(one.payload) for one in measured(stack, device_id)]
     return [one["body"]["celsius"] for one in bodies]
 
 
@@ -112,6 +126,18 @@ def test_the_stack_in_containers_rotates_and_resumes(stack: Compose, tmp_path: P
         say(lines, 22.5)
     assert temperatures(stack) == [21.5, 22.5]
     assert "DIFFERENT" not in stack.operator("fleetcert", "replay", "--verify")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_device_of_coap_is_recorded(stack: Compose, tmp_path: Path, scheme: str) -> None:
+    """Through the published ports of TCP and UDP: the bridge of the image speaks DTLS 1.3."""
+    device_id = f"contained-{scheme.replace('+', '-')}"
+    stack.run("exec", "-T", "coap", "python", "-c", "import fleetcert_dtls13")
+    enrol(stack, tmp_path, device_id)
+    with running_device(stack, tmp_path, device_id, scheme) as lines:
+        say(lines, 23.5)
+    assert temperatures(stack, device_id) == [23.5]
+    assert {one.evidence.protocol for one in measured(stack, device_id)} == {"coap"}
 
 
 def test_each_service_sees_only_its_own_files(stack: Compose) -> None:
