@@ -24,6 +24,7 @@ from configuration import look
 from configuration import options as shared
 from configuration.model import Configuration
 from configuration.source import InvalidConfiguration, unusable
+from pki import anchors
 from protocols.exposition import Endpoint, Registry
 from schemas import topics
 
@@ -58,6 +59,7 @@ MQTT = SHARED | {
     "--keep-alive-seconds": "iot.mqtt.bridgeKeepalive",
     "--heartbeat-seconds": "iot.mqtt.heartbeatInterval",
     "--waiting-mebibytes": "iot.mqtt.waiting",
+    "--provisioning-ca": "iot.security.provisioning.ca",
 }
 COAP = SHARED | coap.OPTIONS
 EST = SHARED | est.OPTIONS
@@ -87,6 +89,7 @@ def _mqtt(found: Configuration, registry: Registry) -> None:
     if own.secret_file is None:
         raise unusable("iot.mqtt.secretFile", "missing: the secret that the stamps are made with")
     secret = Path(own.secret_file).read_bytes()
+    provisioning = anchors.named(found.iot.security.provisioning.ca)
     bridge_id = own.client_id or f"bridge-{os.getpid()}"
     group = run.GroupSettings(
         found.cluster,
@@ -99,7 +102,7 @@ def _mqtt(found: Configuration, registry: Registry) -> None:
 
     def make(recorder: Recorder) -> MqttBridge:
         meter.recorder.watch(recorder)
-        bridge = MqttBridge(door, bridge_id, secret, recorder, meter)
+        bridge = MqttBridge(door, bridge_id, secret, recorder, meter, provisioning)
         meter.watch(own.buckets, lambda: len(bridge.served()))
         return bridge
 

@@ -63,7 +63,7 @@ class Provisioning(Section):
     ca: list[Pem] = key(
         [],
         "CAs whose certificates are good for enrolment, and for nothing else; none: nobody's",
-        restart=f"{COAP}, {ISSUER}",
+        restart=f"{DOORS}, {COAP}, {ISSUER}",
         file=True,
     )
     just_in_time: JustInTime = key(

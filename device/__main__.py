@@ -78,7 +78,8 @@ def _adopt(chosen: argparse.Namespace) -> int:
         certificate = x509.load_pem_x509_certificate(chosen.cert.read_bytes())
     except ValueError as error:
         raise ValueError(f"{chosen.cert} is no certificate in PEM") from error
-    print(provision.adopt(chosen.id, chosen.dir, certificate).fingerprint)
+    made = provision.adopt(chosen.id, chosen.dir, certificate, provisioning=chosen.provisioning)
+    print(made.fingerprint)
     return 0
 
 
@@ -228,6 +229,11 @@ def _parser() -> argparse.ArgumentParser:
     _device(commands.add_parser("init", help="make key and CSR"), _init)
     adopt = _device(commands.add_parser("adopt", help="install the first certificate"), _adopt)
     adopt.add_argument("--cert", type=Path, required=True, help="the certificate, PEM")
+    adopt.add_argument(
+        "--provisioning",
+        action="store_true",
+        help="it is the maker's, of a CA that the fleet trusts for enrolment (justInTime)",
+    )
     enrol = _device(commands.add_parser("enrol", help="get the first one by a token"), _enrol)
     enrol.add_argument("--door", required=True, help="the EST door, https://HOST:8443")
     enrol.add_argument("--ca", type=Path, required=True, help="who signed the door, PEM")

@@ -4,9 +4,10 @@
          ▲  refused, unreachable, lost: wait with jitter          installed: reconnect at once │
          └────────────────────────────────────────────────────────────────────────────────────┘
 
-Rules of this file: nothing is said that is not durable first (except birth and will, which are
-hints); a command is acknowledged to the broker after its reply is durable; the certificate changes
-only after the reply to InstallCertificate reached the broker under the old one.
+Rules of this file: under a maker's certificate answers alone are said, all else waits; nothing is
+said that is not durable first (except birth and will, which are hints); a command is acknowledged
+to the broker after its reply is durable; the certificate changes only after the reply to
+InstallCertificate reached the broker under the old one.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from device.commands import Handlers
 from device.identities import Choice
 from device.link import MQTTS, Broker, Link, Lost, Message, Refused, Session, Unreachable
 from device.observer import Observer
-from device.outbox import BEGINNING, Number, Outbox, OutboxFull
+from device.outbox import BEGINNING, Number, Outbox, OutboxFull, enrolment
 from device.payloads import CBOR, JSON, REFUSED, Command, Malformed, Reply
 from device.renewal import Door, Pace, Renewal
 from device.sender import Sender
@@ -79,6 +80,7 @@ class Agent:
         self._form = "+/cbor" if self.settings.content_type == CBOR else "+"
         self._choice = Choice(self.store, self.settings.refusals_max)
         self._sender: Sender | None = None
+        self._out, self._observer = self.outbox, self.ledger
         self._stopping = asyncio.Event()
         self._changes = Changes()
         self._installed: Number | None = None
@@ -117,7 +119,7 @@ class Agent:
                 }
             ),
         )
-        self._kept(number)
+        self._kept(number, self.ledger)
         return number
 
     async def room(self) -> None:
@@ -175,6 +177,7 @@ class Agent:
 
     def close(self) -> None:
         """Close the outbox; for those who never `run`."""
+        self._say_as(enrols=False)
         self.outbox.close()
 
     # -- hooks: what other devices (device/misbehaviour.py) do otherwise ------------------------
@@ -194,12 +197,13 @@ class Agent:
     # -- one session ---------------------------------------------------------------------------
 
     async def _one_session(self, identity: Identity) -> str:
+        self._say_as(enrols=identity.provisioning)
         try:
             async with self._link(identity) as link:
-                await link.subscribe(f"devices/{self.device_id}/commands/{self._form}")
                 await link.subscribe(f"devices/{self.device_id}/recorded")
+                await link.subscribe(f"devices/{self.device_id}/commands/{self._form}")
                 self._began(identity)
-                await self._serve(link)
+                await self._serve(link, identity)
                 return "the device ended the session"
         except Refused as error:
             self._choice.refused(identity)
@@ -227,6 +231,14 @@ class Agent:
         will = json.dumps({"boot": self.outbox.boot, "status": "offline"}).encode()
         return Link(self._broker, identity, self.device_id, will)
 
+    def _say_as(self, *, enrols: bool) -> None:
+        """Speak as a newcomer, from an outbox apart and with nobody listening, or as the device."""
+        if self._out is not self.outbox:
+            self._out.close()
+            self._installed = None  # a number of that outbox: its session is over
+        self._out = enrolment(self.store.directory) if enrols else self.outbox
+        self._observer = Observer() if enrols else self.ledger
+
     def _began(self, identity: Identity) -> None:
         self._failures = 0
         self._choice.worked(identity)
@@ -236,11 +248,13 @@ class Agent:
         self.ledger.on_connected(identity.fingerprint)
         _log.info("connected device=%s fingerprint=%s", self.device_id, identity.fingerprint)
 
-    async def _serve(self, link: Session) -> None:
-        birth = {"boot": self.outbox.boot, "status": "online"}
-        await link.publish(f"devices/{self.device_id}/status", json.dumps(birth).encode(), JSON)
-        await self._report_health()
-        sender = Sender(self.outbox, link, self.ledger, self._changes, self.settings.resend_seconds)
+    async def _serve(self, link: Session, identity: Identity) -> None:
+        if not identity.provisioning:
+            birth = {"boot": self.outbox.boot, "status": "online"}
+            await link.publish(f"devices/{self.device_id}/status", json.dumps(birth).encode(), JSON)
+            await self._report_health()
+        patience = self.settings.resend_seconds
+        sender = Sender(self._out, link, self._observer, self._changes, patience)
         self._sender = sender
         await until_first(
             sender.run(),
@@ -321,17 +335,20 @@ class Agent:
         except Malformed as error:
             _log.warning("malformed recorded message error=%s", error)
             return
+        if recorded.presented:
+            _log.info("waits for its own certificate fingerprint=%s", recorded.presented)
+            self.ledger.on_presented(recorded.presented)
         try:
-            gone = self.outbox.recorded(recorded.numbers)
+            gone = self._out.recorded(recorded.numbers)
         except OutboxFull as error:
             _log.error("kept for now, to be sent and recorded again: %s", error)
             return
         for number in gone:
             if recorded.refused is None:
-                self.ledger.on_recorded(*number)
+                self._observer.on_recorded(*number)
             else:
                 _log.warning("item refused number=%s reason=%s", number, recorded.refused)
-                self.ledger.on_refused(*number, recorded.refused)
+                self._observer.on_refused(*number, recorded.refused)
         if self._sender is not None:
             self._sender.recorded(list(recorded.numbers))
         self._changes.tell()
@@ -366,7 +383,7 @@ class Agent:
         encode = payloads.encoder(content_type)
         said = {"outcome": reply.outcome, "detail": reply.detail, **reply.extra}
         said |= {"progress": reply.progress} if reply.progress else {}
-        number = self.outbox.put(
+        number = self._out.put(
             f"devices/{self.device_id}/replies/{command_id}",
             content_type,
             lambda boot, sequence: encode({"boot": boot, "sequence": sequence, **said}),
@@ -374,10 +391,10 @@ class Agent:
             once=once,
         )
         _log.info("replied command=%s outcome=%s", command_id, reply.outcome)
-        self._kept(number)
+        self._kept(number, self._observer)
         return number
 
-    def _kept(self, number: Number) -> None:
-        self.ledger.on_kept(*number)
+    def _kept(self, number: Number, observer: Observer) -> None:
+        observer.on_kept(*number)
         if self._sender is not None:
             self._sender.wake()

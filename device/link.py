@@ -28,6 +28,8 @@ RECEIVE_MAX = 16
 UNREAD_BYTES_MAX = RECEIVE_MAX * PACKET_BYTES_MAX
 """All that the broker may send unasked: a SUBACK comes behind it, before anyone reads."""
 MQTTS = "mqtts"
+DEVICES, NEWCOMERS, NEWCOMER_MARK = "devices", "newcomers", "~"
+"""Trees of topics, and how a newcomer's client id begins: docs/mqtt.md."""
 
 _log = logging.getLogger("fleetcert.device.link")
 
@@ -120,20 +122,28 @@ class Link:
     """
 
     def __init__(self, broker: Broker, identity: Identity, device_id: str, will: bytes) -> None:
+        """Under a maker's certificate the device is a newcomer: it enrols, under topics of its own.
+
+        Its client id is its certificate's, its session leaves nothing behind.
+        """
+        enrols = identity.provisioning
+        self._tree = NEWCOMERS if enrols else DEVICES
         self._client = Client(
             hostname=broker.host,
             port=broker.port,
-            identifier=device_id,
+            identifier=f"{NEWCOMER_MARK}{identity.fingerprint}" if enrols else device_id,
             ssl_context=tls_context(broker.ca_file, identity),
-            clean_start=False,
-            session_expiry_interval=broker.session_expiry_seconds,
+            clean_start=enrols,
+            session_expiry_interval=0 if enrols else broker.session_expiry_seconds,
             keep_alive=broker.keep_alive_seconds,
             receive_max=RECEIVE_MAX,
             max_packet_size=PACKET_BYTES_MAX,
             unread_bytes_max=UNREAD_BYTES_MAX,
             logger=logging.getLogger("fleetcert.device.mqtt"),
-            will=Will(
-                f"devices/{device_id}/status",
+            will=None
+            if enrols
+            else Will(
+                f"{DEVICES}/{device_id}/status",
                 payload=will,
                 qos=AT_LEAST_ONCE,
                 content_type="application/json",
@@ -170,7 +180,7 @@ class Link:
         """Subscribe with QoS 1. Raises Refused when the broker does not grant it."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS_MAX):
-                await self._client.subscribe(pattern, max_qos=AT_LEAST_ONCE)
+                await self._client.subscribe(self._up(pattern), max_qos=AT_LEAST_ONCE)
         except (NegativeAckError, ConnectError, OSError) as error:
             raise Refused(f"subscription to {pattern}: {error}") from error
 
@@ -179,7 +189,7 @@ class Link:
         try:
             async with asyncio.timeout(PUBACK_SECONDS_MAX):
                 await self._client.publish(
-                    topic,
+                    self._up(topic),
                     payload,
                     qos=AT_LEAST_ONCE,
                     packet_id=next(self._client.packet_ids),
@@ -197,11 +207,14 @@ class Link:
         try:
             async for packet in self._client.messages():
                 if isinstance(packet, PublishPacket):
-                    yield Message(
-                        packet.topic, packet.payload, packet.content_type, packet.packet_id
-                    )
+                    topic = DEVICES + packet.topic.removeprefix(self._tree)
+                    yield Message(topic, packet.payload, packet.content_type, packet.packet_id)
         except (ConnectError, OSError) as error:
             raise Lost(str(error)) from error
+
+    def _up(self, topic: str) -> str:
+        """Return a topic of the device in the tree that this session may use."""
+        return self._tree + topic.removeprefix(DEVICES)
 
     async def acknowledge(self, message: Message) -> None:
         """Tell the broker that the message is dealt with and need not come again."""

@@ -33,6 +33,9 @@ class Observer:
     def on_disconnected(self, why: str) -> None:
         """Tell that a session ended, or could not begin."""
 
+    def on_presented(self, fingerprint: str) -> None:
+        """Tell that the fleet knows of the maker's certificate: the device waits for its own."""
+
 
 class Ledger:
     """A JSONL file for many devices: one line per item and what became of it.

@@ -204,6 +204,11 @@ class Outbox:
         return boot
 
 
+def enrolment(directory: Path) -> Outbox:
+    """Open the outbox of a newcomer's answers: numbered apart, as the history takes them."""
+    return Outbox(directory / "enrolment.sqlite")
+
+
 def _opened(path: Path, durability: Durability) -> tuple[sqlite3.Connection, int]:
     """Return the database of a file, and how many items it keeps."""
     database = sqlite3.connect(path, isolation_level=None)

@@ -6,6 +6,7 @@
     down  devices/{id}/commands/{command}  {type, command_id, issued_at, expires_at, ...}, as JSON
     down  .../commands/{command}/cbor      the same, as CBOR
     down  devices/{id}/recorded            {recorded: [[b, s], ...]} or {boot?, sequence?, refused}
+                                           or, to a newcomer, {presented}: its certificate's SHA-256
 
 `at` is the device's own clock in milliseconds: told, never trusted; one far ahead raises an alert.
 Rules of this file: CBOR (RFC 8949) or JSON by the MQTT 5 content type, guessed from the first
@@ -60,10 +61,14 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What the bridge has recorded, or refused for good with a reason."""
+    """What the bridge has recorded, or refused for good with a reason.
+
+    `presented` is the certificate by which a newcomer is known: it waits for its own.
+    """
 
     numbers: tuple[tuple[int, int], ...]
     refused: str | None
+    presented: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +120,16 @@ def command(payload: bytes, content_type: str | None, command_id: str) -> Comman
 
 
 def recorded(payload: bytes, content_type: str | None) -> Recorded:
-    """Return which numbers a `recorded` message lets go, in either of its two forms."""
+    """Return which numbers a `recorded` message lets go, in any of its forms."""
     fields = decode(payload, content_type)
     pairs = fields.get("recorded", [])
     if "boot" in fields:
         pairs = [[fields["boot"], fields.get("sequence")]]
     if not isinstance(pairs, list) or not all(map(_is_number, pairs)):
         raise Malformed("recorded is a list of [boot, sequence]")
-    refused = fields.get("refused")
-    return Recorded(tuple((b, s) for b, s in pairs), None if refused is None else str(refused))
+    refused, presented = fields.get("refused"), str(fields.get("presented", ""))
+    why = None if refused is None else str(refused)
+    return Recorded(tuple((b, s) for b, s in pairs), why, presented)
 
 
 def _is_number(pair: object) -> bool:

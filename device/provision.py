@@ -77,11 +77,16 @@ def write_request(device_id: str, directory: Path) -> Path:
     return path
 
 
-def adopt(device_id: str, directory: Path, certificate: x509.Certificate) -> Identity:
-    """Install the first certificate of a device and make it current. Raises InstallRefused."""
+def adopt(
+    device_id: str, directory: Path, certificate: x509.Certificate, *, provisioning: bool = False
+) -> Identity:
+    """Install the first certificate of a device and make it current. Raises InstallRefused.
+
+    With `provisioning` it is the maker's: the device enrols with it, and does nothing else.
+    """
     store = Store(directory)
     der = certificate.public_bytes(serialization.Encoding.DER)
-    identity = store.install(der, device_id)
+    identity = store.install(der, device_id, provisioning=provisioning)
     store.settle(identity.fingerprint)
     return identity
 

@@ -1,6 +1,7 @@
 """The device's keys and certificates on disk: a crash anywhere leaves a working identity.
 
     identities/<fingerprint>/key.pem cert.pem   each whole or absent, never changed afterwards
+                             provisioning       beside them: a maker's, good for enrolment alone
     current                                     the identity that worked last
     candidate                                   the identity to try first, until it works
     pending/<command id>/key.pem                a new key, waiting for its certificate
@@ -28,6 +29,7 @@ PENDING_MAX = 8
 """How many keys may wait for a certificate; the oldest gives way."""
 
 KEY_FILE, CERTIFICATE_FILE = "key.pem", "cert.pem"
+PROVISIONING_FILE = "provisioning"
 
 
 class NoIdentity(LookupError):
@@ -49,6 +51,11 @@ class Identity:
     fingerprint: str
     key_file: Path
     certificate_file: Path
+
+    @property
+    def provisioning(self) -> bool:
+        """Tell whether it is a maker's, to enrol with: whatever else is said waits for our own."""
+        return self.key_file.with_name(PROVISIONING_FILE).exists()
 
     def key(self) -> PrivateKeyTypes:
         """Load the private key."""
@@ -110,7 +117,9 @@ class Store:
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         return key
 
-    def install(self, certificate: bytes, device_id: str) -> Identity:
+    def install(
+        self, certificate: bytes, device_id: str, *, provisioning: bool = False
+    ) -> Identity:
         """Put a DER certificate beside the others, with its pending key; repeats change nothing.
 
         Raises InstallRefused when it names another device or belongs to no pending key.
@@ -123,13 +132,18 @@ class Store:
         for path in self._waiting():
             key = _pending_key(path)
             if key is not None and key.public_key() == parsed.public_key():
-                identity = self.add(key, parsed)
+                identity = self.add(key, parsed, provisioning=provisioning)
                 self._clear_pending(parsed.public_key())
                 return identity
         raise InstallRefused("the certificate's key is none of the pending keys")
 
-    def add(self, key: PrivateKeyTypes, certificate: x509.Certificate) -> Identity:
-        """Put a certificate and its key beside the others: enrolment, and the end of `install`."""
+    def add(
+        self, key: PrivateKeyTypes, certificate: x509.Certificate, *, provisioning: bool = False
+    ) -> Identity:
+        """Put a certificate and its key beside the others: enrolment, and the end of `install`.
+
+        A `provisioning` one is a maker's, good for enrolment alone.
+        """
         if key.public_key() != certificate.public_key():
             raise InstallRefused("the certificate is for another key")
         der = certificate.public_bytes(serialization.Encoding.DER)
@@ -139,7 +153,10 @@ class Store:
         if not path.exists():
             pem = certificate.public_bytes(serialization.Encoding.PEM)
             with faults.around("store:identity"):
-                durable.write_folder(path, {KEY_FILE: _key_pem(key), CERTIFICATE_FILE: pem})
+                parts = {KEY_FILE: _key_pem(key), CERTIFICATE_FILE: pem}
+                durable.write_folder(
+                    path, parts | ({PROVISIONING_FILE: b""} if provisioning else {})
+                )
         return Identity(path.name, path / KEY_FILE, path / CERTIFICATE_FILE)
 
     def propose(self, fingerprint: str) -> None:

@@ -11,14 +11,12 @@ from pathlib import Path
 
 import structlog
 from confluent_kafka import KafkaException
-from cryptography import x509
 
 from configuration import look
 from configuration import options as shared
-from configuration.fields import PEM
 from configuration.model import Configuration, Issuer
-from configuration.source import InvalidConfiguration, unusable
-from pki import authority, issuer, issuer_process, ledger, private
+from configuration.source import InvalidConfiguration
+from pki import anchors, authority, issuer, issuer_process, ledger, private
 from pki.meter import PrometheusMeter
 from protocols.exposition import Endpoint, Registry
 from schemas import topics
@@ -166,7 +164,7 @@ def _settings(
         lifetime=own.lifetime_days * DAY,
         grace=own.grace_days * DAY,
         door_anchors=(loaded.service.certificate,) if loaded else (),
-        provisioning_anchors=_anchors(found.iot.security.provisioning.ca),
+        provisioning_anchors=anchors.named(found.iot.security.provisioning.ca),
     )
     limits = ledger.Limits(
         fleet=ledger.Rate(own.fleet_burst, own.fleet_per_second),
@@ -182,18 +180,6 @@ def _settings(
         own.id or f"issuer-{os.getpid()}",
         found.kafka.session_timeout,
     )
-
-
-def _anchors(said: list[str]) -> tuple[x509.Certificate, ...]:
-    """Return the certificates of CAs; each is a path or the PEM text itself."""
-    found: list[x509.Certificate] = []
-    for one in said:
-        try:
-            pem = one.encode() if PEM in one else Path(one).read_bytes()
-            found += x509.load_pem_x509_certificates(pem)
-        except (OSError, ValueError) as error:
-            raise unusable("iot.security.provisioning.ca", str(error)) from error
-    return tuple(found)
 
 
 def _passphrase(own: Issuer) -> bytes | None:

@@ -107,6 +107,7 @@ class Reason(StrEnum):
     REJECTED = "rejected"
     NOT_PENDING = "not-pending"
     PROVISIONING_ONLY = "provisioning-only"
+    TOO_MANY_NEWCOMERS = "too-many-newcomers"
 
 
 SENTENCES: dict[Reason, str] = {
@@ -211,4 +212,5 @@ SENTENCES: dict[Reason, str] = {
     Reason.REJECTED: "An operator rejected the device with this certificate.",
     Reason.NOT_PENDING: "Nobody waits for approval with this id and this certificate.",
     Reason.PROVISIONING_ONLY: "A provisioning certificate is good for enrolment alone.",
+    Reason.TOO_MANY_NEWCOMERS: "A door holds no more sessions of newcomers: the first gave way.",
 }

@@ -124,7 +124,7 @@ class Sessions:
         if len(own) >= PER_DEVICE_MAX:
             self._end(next(iter(own)), REPLACED)
         if provisioning and len(self._by_arrival) >= self.newcomers_max:
-            self._count("newcomers")
+            self._count(Reason.TOO_MANY_NEWCOMERS.value)
             self._end(next(iter(self._by_arrival)), EVICTED)
         while len(self._by_seen) >= self.sessions_max:
             self._count("sessions")

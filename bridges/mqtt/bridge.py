@@ -7,9 +7,11 @@ broker sends what was not acknowledged; repeats are recognised by their numbers 
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import aiomqtt
 import structlog
+from cryptography import x509
 
 from bridges.kafka import Recorder
 from bridges.meter import Meter
@@ -31,11 +33,19 @@ class MqttBridge:
     door = PROTOCOL
 
     def __init__(
-        self, door: Door, bridge_id: str, secret: bytes, recorder: Recorder, meter: Meter
+        self,
+        door: Door,
+        bridge_id: str,
+        secret: bytes,
+        recorder: Recorder,
+        meter: Meter,
+        provisioning: Sequence[x509.Certificate] = (),
     ) -> None:
+        """Whom a CA of `provisioning` names may enrol; without any, nobody is a newcomer."""
         self._door, self._bridge_id = door, bridge_id
         self._recorder, self._meter = recorder, meter
-        self._translator, self._teller = Translator(secret), Teller(meter)
+        self._translator, self._teller = Translator(secret, provisioning), Teller(meter)
+        self._newcomers = bool(provisioning)
         self._buckets: dict[int, tuple[Bucket, asyncio.Task[None]]] = {}
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._down: Client | None = None
@@ -88,7 +98,8 @@ class MqttBridge:
     async def deliver(self, command: Command) -> None:
         """Publish a command and return when the broker has it; an expired one is dropped."""
         while True:
-            messages = outbound.messages(command, time.time_ns() // 1_000_000)
+            now = time.time_ns() // 1_000_000
+            messages = outbound.messages(command, now, newcomers=self._newcomers)
             if not messages:
                 if isinstance(command, ForDevice):
                     self._meter.refused("expired")

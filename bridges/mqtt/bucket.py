@@ -120,13 +120,14 @@ class Bucket:
             )
             taken.packet_id = packet.packet_id
             on_way.append(taken)
+            if taken.refused is not None:
+                self._meter.refused(taken.refused.value)
             if taken.value is None:
-                self._meter.hint(taken.hint)
+                if taken.hint:
+                    self._meter.hint(taken.hint)
                 taken.finish()
                 self._progressed.set()
                 continue
-            if taken.refused is not None:
-                self._meter.refused(taken.refused.value)
             record(taken.topic, taken.key, taken.value, taken.finish)
         self._meter.received(sizes)
 
@@ -147,7 +148,10 @@ class Bucket:
     def _tell(self, taken: Taken) -> None:
         if not taken.device_id:
             return
+        whom = f"{taken.tree}/{taken.device_id}"
         if taken.refused is not None:
-            self._teller.refused(taken.device_id, outbound.refused(taken))
+            self._teller.say(whom, outbound.refused(taken))
         elif taken.number is not None:
-            self._teller.recorded(taken.device_id, taken.number)
+            self._teller.recorded(whom, taken.number)
+        elif taken.presented:
+            self._teller.say(whom, outbound.presented(taken.presented))

@@ -3,9 +3,20 @@
 Identity comes from the stamp of the broker's plugin, never from topic or payload. What cannot be
 understood keeps its bytes in a dead letter, and its device is told. A report, the message that
 comes most, goes the short way: its numbers are read, its bytes are not taken apart.
+
+A newcomer came with a provisioning certificate and is good for enrolment alone: the plugin tells
+its certificate whole, our own validator judges it here, and nothing but answers is taken from it.
+What it is refused is no event under the name that it gave itself: it is counted, and told.
 """
 
+import base64
+import binascii
+import datetime
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from cryptography import x509
 
 from bridges import inbound
 from bridges.inbound import (
@@ -18,12 +29,17 @@ from bridges.inbound import (
 )
 from bridges.mqtt.broker.stamp import Stamp, Verifier
 from bridges.reported import Reports
+from pki import path
+from pki.facts import facts
 from schemas import codec, events
 from schemas.envelope import Evidence, Numbering, is_device_id
 from schemas.reasons import Reason
 from schemas.topics import DEAD_LETTERS, DEVICE_EVENTS
 
 PROTOCOL = "mqtt"
+REPLIES = "replies"
+DEVICES, NEWCOMERS = "devices", "newcomers"
+"""The trees of topics: of those with a certificate of ours, and of those who enrol."""
 CONTENT_TYPE_CHARACTERS_MAX = 128
 """What is written once per content type is remembered: a long one would fill the memory."""
 JSON = "application/json"
@@ -35,7 +51,8 @@ class Taken:
 
     `device_id` and `number` (boot, sequence) say whom to tell of what; `refused` is the Reason of
     a dead letter or of the broker, `counter` the number that the session gave the message, `hint`
-    what kind of hint it was.
+    what kind of hint it was. `tree` is where the device listens, `presented` the fingerprint of a
+    newcomer whose coming is to be told back to it.
     `packet_id` and `done` follow it on its way to Kafka.
     """
 
@@ -47,6 +64,8 @@ class Taken:
     refused: Reason | None = None
     counter: int = 0
     hint: str = ""
+    tree: str = DEVICES
+    presented: str = ""
     packet_id: int | None = None
     done: bool = False
 
@@ -56,10 +75,14 @@ class Taken:
 
 
 class Translator:
-    """Translates the messages of many sessions under one secret."""
+    """Translates the messages of many sessions under one secret.
 
-    def __init__(self, secret: bytes) -> None:
+    Whom none of the CAs of `provisioning` names is no newcomer.
+    """
+
+    def __init__(self, secret: bytes, provisioning: Sequence[x509.Certificate] = ()) -> None:
         self._verifier, self._reports = Verifier(secret), Reports(PROTOCOL)
+        self._provisioning = tuple(provisioning)
 
     def translate(
         self,
@@ -83,7 +106,7 @@ class Translator:
                 len(parts) == 4
                 and parts[2] == REPORTS
                 and parts[1] == sender.client
-                and parts[0] == "devices"
+                and parts[0] == DEVICES
                 and 0 < len(parts[3]) <= NAME_CHARACTERS_MAX
                 and len(payload) <= PAYLOAD_BYTES_MAX
             ):
@@ -100,9 +123,14 @@ class Translator:
                 taken = Taken(DEVICE_EVENTS, sender.key, value, sender.client)
                 taken.number = numbers[:2] if numbers[1] else None
                 return taken
+            if parts[0] == "sessions" and len(parts) == 2:  # said by the plugin itself
+                evidence = _evidence(stamp, received_at)
+                return _session(parts[1], payload, evidence, self._provisioning)
             return _other(parts, payload, content_type, stamp, received_at)
         except Refused as error:
-            return _letter(topic, payload, error, stamp)
+            taken = _letter(topic, payload, error, stamp)
+            taken.tree = DEVICES if parts[0] == DEVICES else NEWCOMERS
+            return taken
 
 
 def _other(
@@ -112,16 +140,15 @@ def _other(
     client = stamp.sender.client
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise Refused(Reason.OVERSIZE, f"{len(payload)} bytes")
-    evidence = _evidence(stamp, received_at)
-    if parts[0] == "sessions" and len(parts) == 2:  # said by the plugin itself
-        return _session(parts[1], payload, evidence)
-    if len(parts) < 3 or parts[0] != "devices" or parts[1] != client:
+    if len(parts) < 3 or parts[0] not in (DEVICES, NEWCOMERS) or parts[1] != client:
         raise Refused(Reason.FOREIGN_TOPIC, "/".join(parts)[:WHERE_CHARACTERS_MAX])
+    if parts[0] == NEWCOMERS and parts[2] != REPLIES:
+        raise Refused(Reason.PROVISIONING_ONLY, "/".join(parts[2:])[:WHERE_CHARACTERS_MAX])
     if parts[2:] == ["status"]:
         return Taken("", b"", None, hint="birth")
     said = Said(parts[2], "/".join(parts[3:]), content_type, payload)
-    event = inbound.event(said, client, evidence)
-    taken = Taken(DEVICE_EVENTS, event.key, codec.encode(event.record), client)
+    event = inbound.event(said, client, _evidence(stamp, received_at))
+    taken = Taken(DEVICE_EVENTS, event.key, codec.encode(event.record), client, tree=parts[0])
     taken.number = _number(event.numbering)
     return taken
 
@@ -138,12 +165,23 @@ def _evidence(stamp: Stamp, received_at: int) -> Evidence:
     )
 
 
-def _session(device_id: str, payload: bytes, evidence: Evidence) -> Taken:
-    """Translate what the plugin itself says of a session."""
+def _session(
+    device_id: str, payload: bytes, evidence: Evidence, provisioning: Sequence[x509.Certificate]
+) -> Taken:
+    """Translate what the plugin itself says of a session. Raises Refused."""
     said = inbound.mapping(payload, JSON)
     kind, reason = said.get("event"), str(said.get("reason", ""))
     if not is_device_id(device_id):  # the broker's start, or a peer without a name to believe
         return Taken("", b"", None, hint="unnamed")
+    newcomer = said.get("newcomer") is True
+    if newcomer and kind == "presented":
+        return _presented(device_id, said.get("certificate_der"), evidence, provisioning)
+    if newcomer and kind != "closed":
+        hears = device_id if kind != "refused" else ""
+        taken = Taken("", b"", None, hears, tree=NEWCOMERS)
+        taken.refused, taken.counter = DOOR_REASONS.get(reason), evidence.counter
+        taken.hint = "" if taken.refused else "unnamed"
+        return taken
     record: events.Keyed
     if kind == "opened":
         record = events.SessionOpened(device_id, evidence)
@@ -161,6 +199,30 @@ def _session(device_id: str, payload: bytes, evidence: Evidence) -> Taken:
     return Taken(DEVICE_EVENTS, device_id.encode(), codec.encode(record))
 
 
+def _presented(
+    device_id: str, shown: object, evidence: Evidence, provisioning: Sequence[x509.Certificate]
+) -> Taken:
+    """Translate the coming of a newcomer, where the certificate holds. Raises Refused."""
+    try:
+        der = base64.b64decode(shown, validate=True) if isinstance(shown, str) else b""
+    except binascii.Error:
+        der = b""
+    if hashlib.sha256(der).digest() != evidence.certificate_sha256:
+        raise Refused(Reason.MALFORMED, "the certificate is not the session's")
+    if not provisioning:
+        raise Refused(Reason.JUST_IN_TIME_OFF, "this bridge knows no iot.security.provisioning.ca")
+    at = datetime.datetime.fromtimestamp(evidence.received_at / 1_000, datetime.UTC)
+    verdict = path.validate_device(der, provisioning, at)
+    if not verdict.accepted:
+        raise Refused(verdict.reason, verdict.detail)
+    if verdict.device_id != device_id:
+        raise Refused(Reason.WRONG_SUBJECT, "the certificate names another device")
+    record = events.CertificatePresented(device_id, evidence, facts(der))
+    taken = Taken(DEVICE_EVENTS, device_id.encode(), codec.encode(record), device_id)
+    taken.tree, taken.presented = NEWCOMERS, evidence.certificate_sha256.hex()
+    return taken
+
+
 DOOR_REASONS = {
     "refused-certificate": Reason.CERTIFICATE_RETIRED,
     "refused-device": Reason.DEVICE_BLOCKED,
@@ -174,6 +236,9 @@ DOOR_REASONS = {
     "invalid-name": Reason.WRONG_SUBJECT,
     "unknown-issuer": Reason.FINGERPRINT_UNKNOWN,
     "no-certificate": Reason.FINGERPRINT_UNKNOWN,
+    "certificate-too-long": Reason.OVERSIZE,
+    "provisioning-only": Reason.PROVISIONING_ONLY,
+    "too-many-newcomers": Reason.TOO_MANY_NEWCOMERS,
 }
 """The plugin's words for a refusal, in ours."""
 

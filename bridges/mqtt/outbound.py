@@ -2,6 +2,7 @@
 
 A command goes down twice, and the device chooses by its subscription: as JSON on
 `devices/{id}/commands/{command}`, bytes in base64, for everyone; as CBOR on `.../{command}/cbor`.
+Where newcomers are let in, those of an enrolment go down under `newcomers/{id}` as well.
 """
 
 import base64
@@ -12,8 +13,14 @@ from typing import Any
 
 import cbor2
 
-from bridges.mqtt.inbound import Taken
-from schemas.commands import Command, RefuseCertificate, RefuseRenewal
+from bridges.mqtt.inbound import DEVICES, NEWCOMERS, Taken
+from schemas.commands import (
+    Command,
+    InstallCertificate,
+    RefuseCertificate,
+    RefuseRenewal,
+    RotateCertificate,
+)
 
 CONTROL = "$CONTROL/fleetcert/v1"
 JSON, CBOR = "application/json", "application/cbor"
@@ -31,7 +38,7 @@ class Message:
     expires_seconds: int | None
 
 
-def messages(command: Command, now: int) -> list[Message]:
+def messages(command: Command, now: int, *, newcomers: bool = False) -> list[Message]:
     """Return what to publish for a command at `now` (ms), nothing where it has expired."""
     if isinstance(command, RefuseCertificate):
         body = {"id": command.command_id, "refuse": {"certificate": command.fingerprint.hex()}}
@@ -42,11 +49,17 @@ def messages(command: Command, now: int) -> list[Message]:
         return []
     fields = {one.name: getattr(command, one.name) for one in dataclasses.fields(command)}
     said = {"type": type(command).__name__, **fields}
-    topic = f"devices/{command.device_id}/commands/{command.command_id}"
+    tail = f"{command.device_id}/commands/{command.command_id}"
     seconds = min(max(1, (command.expires_at - now) // 1000), EXPIRY_SECONDS_MAX)
+    forms = (
+        ("", json.dumps(said, default=_base64).encode(), JSON),
+        ("/cbor", cbor2.dumps(said), CBOR),
+    )
+    enrols = newcomers and isinstance(command, RotateCertificate | InstallCertificate)
     return [
-        Message(topic, json.dumps(said, default=_base64).encode(), JSON, seconds),
-        Message(f"{topic}/cbor", cbor2.dumps(said), CBOR, seconds),
+        Message(f"{tree}/{tail}{form}", payload, content_type, seconds)
+        for tree in ((DEVICES, NEWCOMERS) if enrols else (DEVICES,))
+        for form, payload, content_type in forms
     ]
 
 
@@ -54,6 +67,11 @@ def recorded(numbers: list[tuple[int, int]]) -> bytes:
     """Return the payload that tells a device what Kafka has."""
     pairs = ",".join([f"[{boot},{sequence}]" for boot, sequence in numbers])
     return f'{{"recorded":[{pairs}]}}'.encode()
+
+
+def presented(fingerprint: str) -> bytes:
+    """Return the payload that tells a newcomer that its certificate is known, and it waits."""
+    return json.dumps({"presented": fingerprint}).encode()
 
 
 def refused(taken: Taken) -> bytes:

@@ -1,5 +1,7 @@
 """What devices are told: `recorded`, or a refusal with its Reason, at QoS 1.
 
+Whoever is told is named by the beginning of its topics: `devices/pump-7`, `newcomers/pump-7`.
+
 Rules of this file: whoever acknowledges to the broker never waits for what a device is told. What
 is to be told waits here, merged per device, while a bounded number of messages is in the air; so a
 slow way down makes fewer and longer messages. Beyond the limit the oldest is given up: the device
@@ -29,23 +31,23 @@ class Teller:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._numbers: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        self._refusals: list[tuple[str, bytes]] = []
+        self._words: list[tuple[str, bytes]] = []
         self._waiting = 0
         self._some = asyncio.Event()
 
-    def recorded(self, device_id: str, number: tuple[int, int]) -> None:
+    def recorded(self, whom: str, number: tuple[int, int]) -> None:
         """Tell a device, soon, that Kafka has this event."""
         if self._waiting >= WAITING_MAX:
             self._give_up()
-        self._numbers[device_id].append(number)
+        self._numbers[whom].append(number)
         self._waiting += 1
         self._some.set()
 
-    def refused(self, device_id: str, payload: bytes) -> None:
-        """Tell a device, soon, that something was refused for good."""
+    def say(self, whom: str, payload: bytes) -> None:
+        """Tell a device, soon, something by itself: that something was refused for good."""
         if self._waiting >= WAITING_MAX:
             self._give_up()
-        self._refusals.append((device_id, payload))
+        self._words.append((whom, payload))
         self._waiting += 1
         self._some.set()
 
@@ -59,14 +61,14 @@ class Teller:
             messages = self._next(client.room)
             packets = [
                 PublishPacket(
-                    topic=f"devices/{device_id}/recorded",
+                    topic=f"{whom}/recorded",
                     payload=payload,
                     qos=AT_LEAST_ONCE,
                     packet_id=next(client.packet_ids),
                     content_type="application/json",
                     message_expiry_interval=EXPIRES_SECONDS,
                 )
-                for device_id, payload in messages
+                for whom, payload in messages
             ]
             await client.publish_all(packets)
             self._meter.sent(len(packets))
@@ -74,22 +76,22 @@ class Teller:
 
     def _next(self, count: int) -> list[tuple[str, bytes]]:
         """Take the next messages, at most `count`; the longest waiting device first."""
-        taken, self._refusals = self._refusals[:count], self._refusals[count:]
+        taken, self._words = self._words[:count], self._words[count:]
         self._waiting -= len(taken)
-        for device_id in list(self._numbers)[: count - len(taken)]:
-            numbers = self._numbers.pop(device_id)
+        for whom in list(self._numbers)[: count - len(taken)]:
+            numbers = self._numbers.pop(whom)
             if len(numbers) > NUMBERS_MAX:
-                self._numbers[device_id] = numbers[NUMBERS_MAX:]
+                self._numbers[whom] = numbers[NUMBERS_MAX:]
                 numbers = numbers[:NUMBERS_MAX]
             self._waiting -= len(numbers)
-            taken.append((device_id, outbound.recorded(numbers)))
+            taken.append((whom, outbound.recorded(numbers)))
         return taken
 
     def _give_up(self) -> None:
         """Make room: drop what waits longest."""
-        if self._refusals:
-            dropped = len(self._refusals)
-            self._refusals.clear()
+        if self._words:
+            dropped = len(self._words)
+            self._words.clear()
         else:
             dropped = len(self._numbers.pop(next(iter(self._numbers))))
         self._waiting -= dropped

@@ -85,6 +85,7 @@ def _broker(folder: Path, configuration: Configuration) -> None:
             secret_file=folder / "stamp.secret",
             device_issuers=folder / "device-ca.pem",
             **setup.limits(configuration),
+            **setup.provisioning(configuration, folder),
         )
     )
 

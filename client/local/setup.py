@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from bridges.mqtt.broker import build, config, release
 from client.local import dtls13, kafka
 from client.local.errors import LocalError
 from client.local.layout import HOST, Layout
 from configuration.model import Configuration
-from pki import authority, files
+from pki import anchors, authority, files
 
 SERVICE_DAYS = 365
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - no name of a certificate
@@ -66,6 +68,16 @@ def identities(layout: Layout, names: tuple[str, ...] = ()) -> None:
         files.write(layout.stamp_secret, secrets.token_bytes(32), files.PRIVATE)
 
 
+def provisioning(configuration: Configuration, folder: Path) -> dict[str, Any]:
+    """Return what the broker is told of CAs whose devices may enrol; kept in a file of `folder`."""
+    found = anchors.named(configuration.iot.security.provisioning.ca)
+    if not found:
+        return {}
+    kept = folder / "provisioning.pem"
+    files.write(kept, b"".join(one.public_bytes(Encoding.PEM) for one in found))
+    return {"provisioning_issuers": kept}
+
+
 def broker(layout: Layout, plugin: Path, user: str | None) -> Path:
     """Write the broker's configuration; return its path."""
     return config.write(broker_settings(layout, plugin, user))
@@ -88,6 +100,7 @@ def broker_settings(layout: Layout, plugin: Path, user: str | None) -> config.Br
         service_port=layout.service_port,
         user=user,
         **limits(layout.configuration) | {"buckets": layout.buckets},
+        **provisioning(layout.configuration, here),
     )
 
 

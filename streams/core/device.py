@@ -236,7 +236,7 @@ def _said(turn: Turn, row: DeviceRow, event: Said) -> None:
         presence.opened(turn, row, evidence)
         admission.presented(turn, row, known, event)
         return
-    presence.numbered(turn, row, evidence, event.numbering)
+    presence.numbered(turn, row, evidence, None if known.provisioning else event.numbering)
     if isinstance(event, events.DeviceReported):
         _reported(turn, row, event)
     elif isinstance(event, events.CommandAnswered):

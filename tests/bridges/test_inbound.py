@@ -55,9 +55,10 @@ def stamped(
     *,
     client: str = "pump-1",
     secret: bytes = SECRET,
+    fingerprint: str = FINGERPRINT,
 ) -> Received:
     """Return a message as the broker's plugin hands it over."""
-    head = f"{FINGERPRINT} {client} {'0' * 32} 10.0.0.1 7"
+    head = f"{fingerprint} {client} {'0' * 32} 10.0.0.1 7"
     signed = f"{head} {len(payload)}\n{topic}\n".encode() + payload
     mac = hmac.new(secret, signed, hashlib.sha256).hexdigest()
     return Received(f"bucket/3/{topic}", payload, content_type, [(NAME, f"{head} {mac}")])
@@ -201,7 +202,11 @@ def test_the_plugins_words_become_session_events() -> None:
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(
-        ["devices/pump-1/events/x", "devices/pump-1/replies/x", "sessions/pump-1", "a", "devices"]
+        [
+            *("devices/pump-1/events/x", "devices/pump-1/replies/x", "sessions/pump-1"),
+            *("newcomers/pump-1/events/x", "newcomers/pump-1/replies/x"),
+            *("a", "devices", "newcomers"),
+        ]
     ),
     st.one_of(
         st.binary(max_size=60),
@@ -209,7 +214,10 @@ def test_the_plugins_words_become_session_events() -> None:
             st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.binary(max_size=5),
             lambda inner: st.dictionaries(
                 st.sampled_from(
-                    ["boot", "sequence", "outcome", "progress", "signing_request", "event"]
+                    [
+                        *("boot", "sequence", "outcome", "progress", "signing_request"),
+                        *("event", "newcomer", "certificate_der", "reason"),
+                    ]
                 ),
                 inner,
             ),
@@ -219,9 +227,9 @@ def test_the_plugins_words_become_session_events() -> None:
     st.sampled_from(["application/cbor", "application/json", ""]),
 )
 def test_nothing_makes_the_translation_raise(topic: str, payload: bytes, kind: str) -> None:
-    """Whatever comes, signed, becomes a record that can be encoded, or a hint."""
+    """Whatever comes, signed, becomes a record that can be encoded, or a hint, or is counted."""
     found = translate(stamped(topic, payload, kind))
-    assert (found.value is None) == bool(found.hint)
+    assert found.value is not None or bool(found.hint) != bool(found.refused)
     if found.value is not None:
         codec.decode(found.value)
 

@@ -170,7 +170,7 @@ async def test_newcomers_are_few_and_push_no_device_out(authorities: Authorities
             async with peer(bridge, authorities.newcomer("pump-3")) as second:
                 await begun(second)
                 assert await first.ended()
-                assert bridge.count.refusals["newcomers"] == 1
+                assert bridge.count.refusals[Reason.TOO_MANY_NEWCOMERS.value] == 1
                 assert bridge.sessions == 2
                 assert (await asked(device, event(b"1"))).code == codes.CHANGED
 

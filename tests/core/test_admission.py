@@ -196,6 +196,22 @@ def test_nothing_but_its_enrolment_is_heard_under_a_provisioning_certificate() -
     assert log.state() == "Proven"
 
 
+def test_the_answers_of_an_enrolment_take_no_numbers() -> None:
+    """What the device kept until it had its own certificate is no repeat, and nothing is missing.
+
+    Its answers are numbered apart, or lie between what a door refused.
+    """
+    log = waiting()
+    approved(log)
+    log.sequence = 5
+    enrolled(log)
+    assert (log.row.boot, log.row.sequence) == (0, 0)
+    log.sequence = 0
+    for _ in range(3):
+        log.reported(2)
+    assert (log.row.sequence, log.row.window.messages, log.row.oddities.gaps) == (3, 3, 0)
+
+
 def test_a_rejected_certificate_stays_outside_until_it_is_approved() -> None:
     """It waits no longer and takes no room; the operator may think again."""
     log = waiting()

@@ -43,6 +43,12 @@ def test_recorded_comes_one_by_one_or_as_a_list() -> None:
     assert (refused.numbers, refused.refused) == (((1, 2),), "oversize")
 
 
+def test_a_newcomer_is_told_by_which_certificate_it_is_known() -> None:
+    """It lets nothing go, and refuses nothing."""
+    found = payloads.recorded(b'{"presented": "ab12"}', payloads.JSON)
+    assert (found.numbers, found.refused, found.presented) == ((), None, "ab12")
+
+
 def test_a_command_that_names_another_id_than_its_topic_is_malformed() -> None:
     """The id in the topic counts."""
     with pytest.raises(Malformed):

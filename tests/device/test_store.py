@@ -79,6 +79,21 @@ def test_a_new_certificate_lies_beside_the_old_one(lamp: Path, ca: DeviceCa) -> 
     assert not list((lamp / "pending").iterdir())
 
 
+def test_a_makers_certificate_is_marked_and_what_follows_it_is_not(
+    tmp_path: Path, ca: DeviceCa
+) -> None:
+    """The mark stands beside the key for good; the fleet's own certificate has none."""
+    store = Store(tmp_path)
+    for command, provisioning in (("first", True), ("second", False)):
+        key = store.pending_key(command).public_key()
+        der = provision.issue(ca, "lamp", key, 60).public_bytes(serialization.Encoding.DER)
+        made = store.install(der, "lamp", provisioning=provisioning)
+        assert store.install(der, "lamp", provisioning=not provisioning) == made
+        found = Store(tmp_path).find(made.fingerprint)
+        assert found is not None
+        assert found.provisioning is provisioning
+
+
 def test_installing_twice_changes_nothing(lamp: Path, ca: DeviceCa) -> None:
     """A redelivered certificate is found, not refused."""
     store = Store(lamp)

@@ -1,6 +1,8 @@
 """Just-in-time registration on the whole stack: from a maker's certificate to one of ours."""
 
+import asyncio
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from aiomqtt import NegativeAckError
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -16,14 +19,21 @@ from client.errors import FleetError
 from client.local import supervisor
 from device.agent import Agent
 from device.coap.link import COAPS_TCP
+from device.link import MQTTS, tls_context
 from device.observer import Observer
 from device.settings import Settings
 from device.store import Identity, Store
 from pki import authority, path
 from pki.authority import Authority
 from pki.profile import issue_device
-from schemas.events import CertificateRevoked, DeviceReported, SessionOpened
-from schemas.pending import PendingRow
+from protocols.mqtt import Client
+from schemas.events import (
+    CertificatePresented,
+    CertificateRevoked,
+    DeviceReported,
+    SessionOpened,
+)
+from schemas.pending import AUTOMATIC, PendingRow
 from schemas.topics import DEVICE_EVENTS
 from tests.helpers.stack import RunningStack
 from tests.helpers.wait import until, until_async
@@ -34,10 +44,15 @@ WITHIN = 40.0
 
 
 class Refusals(Observer):
-    """Remembers why sessions ended."""
+    """Remembers why sessions ended, and by which certificate the device is known to wait."""
 
     def __init__(self) -> None:
         self.ends: list[str] = []
+        self.presented: list[str] = []
+
+    def on_presented(self, fingerprint: str) -> None:
+        """Note it."""
+        self.presented.append(fingerprint)
 
     def on_disconnected(self, why: str) -> None:
         """Note it."""
@@ -66,24 +81,32 @@ def _reload(stack: RunningStack, file: Path, text: str, mode: str) -> None:
     )
 
 
-def made_by(maker: Authority, device_id: str, folder: Path) -> Identity:
-    """Give a device the certificate that its maker gives all of its devices."""
+def made_by(
+    maker: Authority, device_id: str, folder: Path, *, provisioning: bool = False
+) -> Identity:
+    """Give a device the certificate that its maker gives all of its devices.
+
+    Over MQTT it must know what it is; over CoAP it need not.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     began = datetime.now(UTC) - timedelta(hours=1)
     der = issue_device(maker, device_id, key.public_key(), "made", began, timedelta(days=89))
     store = Store(folder)
-    identity = store.add(key, x509.load_der_x509_certificate(der))
+    made = x509.load_der_x509_certificate(der)
+    identity = store.add(key, made, provisioning=provisioning)
     store.settle(identity.fingerprint)
     return identity
 
 
-def agent(stack: RunningStack, device_id: str, folder: Path, ledger: Observer) -> Agent:
-    """Return an agent that speaks CoAP over TLS with the stack's bridge."""
+def agent(
+    stack: RunningStack, device_id: str, folder: Path, ledger: Observer, scheme: str = COAPS_TCP
+) -> Agent:
+    """Return an agent that speaks with the stack's bridge, or with its broker."""
     ca_file = stack.layout.pki_dir / "service-ca" / "ca.pem"
-    port = stack.layout.coap_port
+    port = stack.layout.device_port if scheme == MQTTS else stack.layout.coap_port
     return Agent(
         device_id, folder, "localhost", port, ca_file,
-        settings=QUICK, observer=ledger, scheme=COAPS_TCP,
+        settings=QUICK, observer=ledger, scheme=scheme,
     )  # fmt: skip
 
 
@@ -99,13 +122,15 @@ def kinds(stack: RunningStack, device_id: str, kind: type) -> list[str]:
     return [one.evidence.certificate_sha256.hex() for one in records if isinstance(one, kind)]
 
 
+@pytest.mark.parametrize("scheme", [COAPS_TCP, MQTTS])
 async def test_an_unknown_device_waits_is_approved_and_gets_a_certificate_of_ours(
-    stack: RunningStack, maker: Authority, tmp_path: Path
+    stack: RunningStack, maker: Authority, tmp_path: Path, scheme: str
 ) -> None:
     """Approval of another certificate does nothing; of this one, all the rest goes by itself."""
-    device_id, folder, ledger = "newcomer-1", tmp_path / "newcomer", Refusals()
-    first = made_by(maker, device_id, folder)
-    one = agent(stack, device_id, folder, ledger)
+    over_mqtt, folder, ledger = scheme == MQTTS, tmp_path / "newcomer", Refusals()
+    device_id = "newcomer-5" if over_mqtt else "newcomer-1"
+    first = made_by(maker, device_id, folder, provisioning=over_mqtt)
+    one = agent(stack, device_id, folder, ledger, scheme)
     async with one.running():
         await until_async(
             lambda: waiting(stack, device_id), within=WITHIN, describe="it waits for approval"
@@ -145,7 +170,9 @@ async def test_an_unknown_device_waits_is_approved_and_gets_a_certificate_of_our
     anchors = stack.authorities.device.anchors
     assert path.validate_device(der, anchors, datetime.now(UTC)).device_id == device_id
     found = stack.fleet.device(device_id)
-    assert (found.device_type, found.protocols, found.tags) == ("lamp", ("coap",), ("site=berlin",))
+    spoken = ("mqtt" if over_mqtt else "coap",)
+    assert (found.device_type, found.protocols, found.tags) == ("lamp", spoken, ("site=berlin",))
+    assert ledger.presented == ([first.fingerprint] if over_mqtt else [])
     assert set(kinds(stack, device_id, DeviceReported)) == {second.fingerprint}
     assert set(kinds(stack, device_id, SessionOpened)) == {second.fingerprint}
     key = device_id.encode()
@@ -176,6 +203,74 @@ async def test_who_is_rejected_or_of_an_unknown_ca_stays_outside(
         await until_async(lambda: ledger.ends, within=WITHIN, describe="it is turned away")
     assert ledger.ends[0].startswith("refused")
     assert waiting(stack, "newcomer-3") == []
+
+
+async def test_over_mqtt_a_device_comes_in_by_itself_where_the_policy_says_so(
+    stack: RunningStack, maker: Authority, tmp_path: Path
+) -> None:
+    """Automatic: what it had to say waits for its own certificate, and all of it is heard then."""
+    device_id, folder, ledger = "newcomer-6", tmp_path / "newcomer", Refusals()
+    first = made_by(maker, device_id, folder, provisioning=True)
+    kept = copied_from(first, tmp_path / "kept")
+    one = agent(stack, device_id, folder, ledger, MQTTS)
+    with stack.under(replace(stack.fleet.partition_row(0).policy, just_in_time=AUTOMATIC)):
+        for number in range(3):
+            await one.report("step", number)
+        async with one.running():
+            await until_async(
+                lambda: one.store.current().fingerprint != first.fingerprint,
+                within=WITHIN,
+                describe=lambda: f"it has its own: {ledger.ends}",
+            )
+            await one.report("step", 3)
+            async with asyncio.timeout(WITHIN):
+                await one.drained()
+            second = one.store.current().fingerprint
+            await until_async(
+                lambda: stack.fleet.device(device_id).window.messages >= 4,
+                within=WITHIN,
+                describe=lambda: f"its row has them: {stack.fleet.device(device_id)}",
+            )
+    assert ledger.presented == [first.fingerprint]
+    assert set(kinds(stack, device_id, CertificatePresented)) == {first.fingerprint}
+    assert set(kinds(stack, device_id, SessionOpened)) == {second}
+    assert set(kinds(stack, device_id, DeviceReported)) == {second}
+    assert [one for one in stack.fleet.alerts() if one.subject == f"device:{device_id}"] == []
+    (known,) = [one for one in stack.fleet.device(device_id).certificates if one.provisioning]
+    assert (known.fingerprint.hex(), known.status == "active") == (first.fingerprint, False)
+    await until_async(
+        lambda: refused_at_the_broker(stack, kept),
+        within=WITHIN,
+        describe="the maker's certificate is refused",
+    )
+
+
+def copied_from(held: Identity, folder: Path) -> Identity:
+    """Keep a copy of an identity: the device drops its own."""
+    copied = shutil.copytree(held.key_file.parent, folder)
+    return replace(
+        held,
+        key_file=copied / held.key_file.name,
+        certificate_file=copied / held.certificate_file.name,
+    )
+
+
+async def refused_at_the_broker(stack: RunningStack, held: Identity) -> bool:
+    """Connect once more with a maker's certificate; tell whether the broker refuses it."""
+    ca_file = stack.layout.pki_dir / "service-ca" / "ca.pem"
+    client = Client(
+        hostname="localhost",
+        port=stack.layout.device_port,
+        ssl_context=tls_context(ca_file, held),
+        identifier=f"~{held.fingerprint}",
+    )
+    try:
+        await client.__aenter__()
+    except NegativeAckError as error:
+        return "NOT_AUTHORIZED" in str(error)
+    finally:
+        client.abort()
+    return False
 
 
 async def test_a_standard_client_enrols_by_est(

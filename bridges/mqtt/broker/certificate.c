@@ -1,6 +1,7 @@
 #include "certificate.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <openssl/evp.h>
@@ -23,6 +24,29 @@ STACK_OF(X509) *issuers_open(const char *path, char *error, size_t error_size)
 	snprintf(error, error_size, "no certificate can be read from the issuer file %s", path);
 	sk_X509_free(issuers);
 	return NULL;
+}
+
+bool issuers_overlap(STACK_OF(X509) *some, STACK_OF(X509) *others)
+{
+	for (int i = 0; i < sk_X509_num(some); i++)
+		for (int j = 0; j < sk_X509_num(others); j++)
+			if (X509_cmp(sk_X509_value(some, i), sk_X509_value(others, j)) == 0)
+				return true;
+	return false;
+}
+
+char *certificate_base64(X509 *certificate)
+{
+	unsigned char *der = NULL;
+	int size = certificate == NULL ? -1 : i2d_X509(certificate, &der);
+	char *text = NULL;
+
+	if (size > 0 && (unsigned)size <= CERTIFICATE_SIZE_MAX)
+		text = malloc(4 * ((size_t)size + 2) / 3 + 1);
+	if (text != NULL)
+		EVP_EncodeBlock((unsigned char *)text, der, size);
+	OPENSSL_free(der);
+	return text;
 }
 
 static bool issued_by_one_of(X509 *certificate, STACK_OF(X509) *issuers)
@@ -100,8 +124,11 @@ const char *identify(struct identity *identity, X509 *certificate, const struct 
 	if (certificate == NULL || !fingerprint(identity->fingerprint, certificate))
 		return "no-certificate";
 	identity->service = issued_by_one_of(certificate, issuers->services);
-	if (!identity->service && !issued_by_one_of(certificate, issuers->devices))
-		return "unknown-issuer";
+	if (!identity->service && !issued_by_one_of(certificate, issuers->devices)) {
+		identity->newcomer = issued_by_one_of(certificate, issuers->provisioning);
+		if (!identity->newcomer)
+			return "unknown-issuer";
+	}
 	if (!common_name(identity->name, certificate))
 		return "invalid-name";
 	if (!identity->service && !uri_names(certificate, identity->name))

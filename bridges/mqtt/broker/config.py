@@ -6,14 +6,23 @@ plugin's connect hook under it. `per_listener_settings` stays off: under it mosq
 2.0.22 drops what it should queue for a session that is away.
 """
 
+import base64
 import os
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 MESSAGE_BYTES_MAX = 256 * 1024
 PACKET_BYTES_MAX = MESSAGE_BYTES_MAX + 64 * 1024
 KEEPALIVE_SECONDS_MAX = 600
 BUCKETS_MAX = 4096
+NEWCOMERS_MAX = 1_000
+"""Sessions of newcomers, as at the CoAP bridge: they take no device's place."""
+FOR_CLIENTS = bytes.fromhex("300c300a06082b06010505070302")
+"""What makes a certificate an anchor for clients by itself: CertAux { trust { clientAuth } }."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,9 @@ class BrokerSettings:
     certificate directly; they default to the same files, which is right only for an authority
     that signs itself. The broker's user must be able to read `secret_file` and to
     write in `data_dir`, an absolute path.
+
+    `provisioning_issuers`, none by default, are the CAs of newcomers, who may enrol and do nothing
+    else; TLS trusts exactly these, whoever signed them.
 
     Without `persistence` a broker that ends loses what waits in it. `cipher_suites` are those of
     TLS 1.3, the preferred first; without any, OpenSSL's own.
@@ -47,6 +59,8 @@ class BrokerSettings:
     secret_file: Path
     device_issuers: Path | None = None
     service_issuers: Path | None = None
+    provisioning_issuers: Path | None = None
+    newcomers_max: int = NEWCOMERS_MAX
     host: str = "0.0.0.0"  # noqa: S104 - devices come from outside
     device_port: int = 8883
     service_port: int = 8884
@@ -69,6 +83,11 @@ class BrokerSettings:
         """Where the plugin keeps the refused certificates and devices."""
         return self.data_dir / "refused.txt"
 
+    @property
+    def device_trust(self) -> Path:
+        """Whom TLS trusts on the device listener: the device CA, and the CAs of newcomers."""
+        return self.data_dir / "trust.pem" if self.provisioning_issuers else self.device_ca
+
 
 def render(settings: BrokerSettings) -> str:
     """Give the text of mosquitto.conf. Raises ValueError on a value that cannot stand in it."""
@@ -89,11 +108,30 @@ def render(settings: BrokerSettings) -> str:
 
 
 def write(settings: BrokerSettings) -> Path:
-    """Write mosquitto.conf into the data directory; give its path."""
+    """Write mosquitto.conf, and whom TLS trusts, into the data directory; give the former's path.
+
+    Raises ValueError where the CAs of newcomers cannot be read.
+    """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     target = settings.data_dir / "mosquitto.conf"
-    _replace(target, render(settings))
+    text = render(settings)
+    if settings.provisioning_issuers is not None:
+        further = x509.load_pem_x509_certificates(settings.provisioning_issuers.read_bytes())
+        trusted = settings.device_ca.read_text() + "".join(map(trusted_for_clients, further))
+        _replace(settings.device_trust, trusted)
+    _replace(target, text)
     return target
+
+
+def trusted_for_clients(certificate: x509.Certificate) -> str:
+    """Give a CA as OpenSSL's TRUSTED CERTIFICATE: an anchor, also without the root above it.
+
+    It is what `openssl x509 -trustout -addtrust clientAuth` gives; mosquitto has no option for
+    partial chains, and to trust a maker's root would be to trust all that stands under it.
+    """
+    body = base64.b64encode(certificate.public_bytes(Encoding.DER) + FOR_CLIENTS).decode()
+    lines = "\n".join(textwrap.wrap(body, 64))
+    return f"-----BEGIN TRUSTED CERTIFICATE-----\n{lines}\n-----END TRUSTED CERTIFICATE-----\n"
 
 
 def _replace(path: Path, text: str) -> None:
@@ -137,6 +175,17 @@ def _general(settings: BrokerSettings) -> list[str]:
         f"plugin_opt_buckets {settings.buckets}",
         f"plugin_opt_rate {settings.device_rate_max}",
         f"plugin_opt_burst {settings.device_burst_max}",
+        *_newcomers(settings),
+    ]
+
+
+def _newcomers(settings: BrokerSettings) -> list[str]:
+    """Give the settings that let newcomers in, none by default."""
+    if settings.provisioning_issuers is None:
+        return []
+    return [
+        f"plugin_opt_provisioning_issuer_file {settings.provisioning_issuers}",
+        f"plugin_opt_newcomers {settings.newcomers_max}",
     ]
 
 
@@ -156,7 +205,7 @@ def _listener(settings: BrokerSettings, role: str) -> list[str]:
     """Give the settings of one listener; `role` is `device` or `service`."""
     device = role == "device"
     port = settings.device_port if device else settings.service_port
-    trusted = settings.device_ca if device else settings.service_ca
+    trusted = settings.device_trust if device else settings.service_ca
     return [
         f"listener {port} {settings.host}",
         f"cafile {trusted}",

@@ -13,6 +13,11 @@
  *   bears such a user name has been judged. It is kept with the session, also while that is away.
  * - Every PUBLISH of a device leaves as `bucket/N/devices/ID/...`, not retained, with one stamp,
  *   the plugin's. A topic of another device is refused, and told of.
+ * - A newcomer, whom a provisioning CA issued where one is configured, is good for enrolment alone:
+ *   its client id is `~` and its certificate's fingerprint, its user name `~` and its name, its
+ *   topics are `newcomers/ID/...`. It cannot take, read or answer for the session of the device
+ *   that it names itself after. Its certificate is told whole, once a session, when it subscribes
+ *   to its commands: an answer to that finds the subscription there.
  * - Client ids of services begin with `@`, which no device id can: ids are global to the broker, a
  *   device named like a bridge would otherwise take that bridge's session away.
  * - Wills pass no message hook: they come out unstamped, on the device's own `status` topic and
@@ -43,6 +48,9 @@
 
 #define BUCKETS_MAX 4096u
 #define RATE_MAX 1000000u
+#define NEWCOMERS_MAX 1000000u
+#define NEWCOMER_RATE 10u   /* messages and subscriptions per second: an enrolment needs a few */
+#define NEWCOMER_BURST 100u
 #define TOPIC_SIZE_MAX 512u          /* of a device's PUBLISH: the bucket is put in front */
 #define SESSION_REFUSALS_TOLD_MAX 16u /* further refused messages of a session: only counted */
 #define REFUSED_TOLD_PER_SECOND 200u /* further refused connections in a second: only counted */
@@ -53,12 +61,14 @@ static struct issuers issuers;
 static bool is_open;
 static unsigned buckets;
 static unsigned rate, burst; /* messages per second of one session, and how many at once */
+static unsigned newcomers_max; /* open sessions of newcomers: one more ends the first of them */
 static struct counts counts;
 
 /* ---- what the plugin tells ---- */
 
 struct news {
 	const char *event, *reason, *topic;
+	const char *certificate_der; /* base64, of a newcomer that presents itself */
 	int reason_code;
 	unsigned refused_messages;
 };
@@ -80,6 +90,10 @@ static char *to_json(const struct session *session, const char *name, const stru
 	cJSON_AddNumberToObject(object, "refused_messages", news->refused_messages);
 	if (news->topic != NULL)
 		cJSON_AddStringToObject(object, "topic", news->topic);
+	if (session->identity.newcomer)
+		cJSON_AddBoolToObject(object, "newcomer", true);
+	if (news->certificate_der != NULL)
+		cJSON_AddStringToObject(object, "certificate_der", news->certificate_der);
 	text = cJSON_PrintUnformatted(object);
 	cJSON_Delete(object);
 	return text;
@@ -150,6 +164,7 @@ static const char *judge(struct identity *identity, struct mosquitto *client)
 {
 	X509 *certificate = mosquitto_client_certificate(client);
 	const char *client_id = mosquitto_client_id(client);
+	char wanted[CLIENT_ID_SIZE];
 	const char *reason = identify(identity, certificate, &issuers);
 
 	X509_free(certificate);
@@ -161,7 +176,8 @@ static const char *judge(struct identity *identity, struct mosquitto *client)
 		return client_id != NULL && client_id[0] == '@' ? NULL : "client-id-mismatch";
 	if (refusals_has("device", identity->name))
 		return "refused-device";
-	if (client_id == NULL || strcmp(client_id, identity->name) != 0)
+	client_id_of(wanted, identity);
+	if (client_id == NULL || strcmp(client_id, wanted) != 0)
 		return "client-id-mismatch";
 	return NULL;
 }
@@ -174,19 +190,44 @@ static int refuse_connection(const struct session *session, const char *reason)
 
 	counts.refused_connections++;
 	mosquitto_log_printf(MOSQ_LOG_NOTICE, "fleetcert: %s connection of '%s' refused: %s",
-		service ? "service" : "device", session->identity.name, reason);
+		service ? "service" : session->identity.newcomer ? "newcomer" : "device",
+		session->identity.name, reason);
 	if (!service && may_tell_refusal())
 		tell(session, &news);
 	return MOSQ_ERR_AUTH;
 }
 
-/* The user name is the verdict: `@NAME` of a service, the id of a device. */
+/* The user name is the verdict: `@NAME` of a service, `~ID` of a newcomer, the id of a device. */
 static int admit(struct mosquitto *client, const struct identity *identity)
 {
 	char name[1 + DEVICE_ID_SIZE];
+	const char *mark = identity->service ? "@" : identity->newcomer ? "~" : "";
 
-	snprintf(name, sizeof name, "%s%s", identity->service ? "@" : "", identity->name);
+	snprintf(name, sizeof name, "%s%s", mark, identity->name);
 	return mosquitto_set_username(client, name);
+}
+
+/* Closes a session; the broker calls on_disconnect from in here, which takes the row out. */
+static bool end_session(struct session *session, const char *why)
+{
+	session->ending = why;
+	return mosquitto_kick_client_by_clientid(session->client_id, false) == MOSQ_ERR_SUCCESS;
+}
+
+/* Makes room for one more newcomer: whoever came first gives way, and comes again. */
+static void make_room(void)
+{
+	struct session *first = newcomer_first();
+	struct news news = {.event = "refused", .reason = "too-many-newcomers",
+		.reason_code = MQTT_RC_QUOTA_EXCEEDED};
+
+	if (newcomer_count() < newcomers_max)
+		return;
+	counts.refused_connections++;
+	first->counter++;
+	if (may_tell_refusal())
+		tell(first, &news);
+	end_session(first, news.reason);
 }
 
 static int on_connect(int event, void *data, void *userdata)
@@ -207,9 +248,12 @@ static int on_connect(int event, void *data, void *userdata)
 		return MOSQ_ERR_AUTH;
 	if (identity.service)
 		return MOSQ_ERR_SUCCESS;
+	if (identity.newcomer && session_with(session.client_id) == NULL)
+		make_room();
 	if (session_open(&session) == NULL)
 		return MOSQ_ERR_AUTH;
-	tell(&session, &news);
+	if (!identity.newcomer) /* who presents itself when it subscribes */
+		tell(&session, &news);
 	return MOSQ_ERR_SUCCESS;
 }
 
@@ -226,26 +270,32 @@ static int on_disconnect(int event, void *data, void *userdata)
 	if (session->ending != NULL) {
 		news.reason = session->ending;
 		news.reason_code = MQTT_RC_ADMINISTRATIVE_ACTION;
-	} else if (session_named(session->identity.name) != NULL) {
+	} else if (session_with(session->client_id) != NULL) {
 		news.reason = "taken-over";
 		news.reason_code = MQTT_RC_SESSION_TAKEN_OVER;
 	}
 	news.refused_messages = session->refusals;
 	session->counter++;
-	tell(session, &news);
+	if (!session->identity.newcomer || session->presented)
+		tell(session, &news);
 	free(session);
 	return MOSQ_ERR_SUCCESS;
 }
 
 /* ---- a device speaks ---- */
 
-/* Tells whether `topic` is `devices/NAME/...`, with something after it. */
-static bool is_own(const char *topic, const char *name)
+/* Gives what follows `TREE/NAME/` in a topic, NULL when it is another topic or ends there. */
+static const char *rest_of(const char *topic, const char *tree, const char *name)
 {
-	size_t size = strlen(name);
+	size_t size = strlen(tree);
 
-	return strncmp(topic, "devices/", 8) == 0 && strncmp(topic + 8, name, size) == 0
-		&& topic[8 + size] == '/' && topic[9 + size] != '\0';
+	if (strncmp(topic, tree, size) != 0 || topic[size] != '/')
+		return NULL;
+	topic += size + 1;
+	size = strlen(name);
+	if (strncmp(topic, name, size) != 0 || topic[size] != '/' || topic[size + 1] == '\0')
+		return NULL;
+	return topic + size + 1;
 }
 
 /* Counts a refused message, tells of it, and gives what the hook must return. */
@@ -289,10 +339,14 @@ static int check_will(const struct mosquitto_evt_acl_check *check, const char *n
 static const char *const service_reads[] = {
 	"bucket/#", "devices/+/status", "$SYS/#", CONTROL_RESPONSE_TOPIC, NULL};
 static const char *const service_writes[] = {
-	CONTROL_TOPIC, "devices/+/commands/#", "devices/+/recorded", NULL};
+	CONTROL_TOPIC, "devices/+/commands/#", "devices/+/recorded", "newcomers/+/commands/#",
+	"newcomers/+/recorded", NULL};
 /* Of a device: what follows `devices/ID/`. */
 static const char *const device_reads[] = {"commands/#", "recorded", NULL};
 static const char *const device_writes[] = {"events/#", "replies/#", "status", NULL};
+/* Of a newcomer: what follows `newcomers/ID/`. */
+static const char *const newcomer_reads[] = {"commands/#", "recorded", NULL};
+static const char *const newcomer_writes[] = {"replies/+", NULL};
 
 static int allowed(const char *const *patterns, const char *topic)
 {
@@ -310,14 +364,74 @@ static int check_service(const struct mosquitto_evt_acl_check *check)
 	return allowed(check->access == MOSQ_ACL_READ ? service_reads : service_writes, check->topic);
 }
 
+/* A newcomer has asked for its commands: tells who it is, once a session. */
+static int present(struct session *session)
+{
+	struct news news = {.event = "presented", .reason = "connected"};
+	X509 *certificate = mosquitto_client_certificate(session->client);
+	char *text = certificate_base64(certificate);
+
+	X509_free(certificate);
+	if (text == NULL)
+		return refuse_message(session, "refused-message", "certificate-too-long", "");
+	news.certificate_der = text;
+	session->presented = true;
+	session->counter++;
+	tell(session, &news);
+	free(text);
+	return MOSQ_ERR_SUCCESS;
+}
+
+/* Grants `commands/...` and `recorded` alone: no pattern that matches both. */
+static int check_newcomers_subscription(struct session *session, const char *rest)
+{
+	bool commands = rest != NULL && strncmp(rest, "commands/", sizeof "commands/" - 1) == 0;
+
+	if (session == NULL || rest == NULL || (!commands && strcmp(rest, "recorded") != 0)
+			|| !session_may_speak(session, NEWCOMER_RATE, NEWCOMER_BURST))
+		return MOSQ_ERR_ACL_DENIED;
+	return commands && !session->presented ? present(session) : MOSQ_ERR_SUCCESS;
+}
+
+static int check_newcomers_message(struct session *session, const char *topic, const char *rest,
+	const char *name)
+{
+	if (strlen(topic) > TOPIC_SIZE_MAX)
+		return refuse_message(session, "refused-message", "topic-too-long", topic);
+	if (!session_may_speak(session, NEWCOMER_RATE, NEWCOMER_BURST))
+		return refuse_message(session, "refused-message", "rate-exceeded", topic);
+	if (rest == NULL && rest_of(topic, "devices", name) == NULL)
+		return refuse_message(session, "foreign-topic", "foreign-topic", topic);
+	if (rest == NULL || allowed(newcomer_writes, rest) != MOSQ_ERR_SUCCESS)
+		return refuse_message(session, "refused-message", "provisioning-only", topic);
+	return MOSQ_ERR_SUCCESS;
+}
+
+/* A newcomer's will is refused like all else that is no answer to a command. */
+static int check_newcomer(const struct mosquitto_evt_acl_check *check, const char *name)
+{
+	struct session *session = session_of(check->client);
+	const char *rest = rest_of(check->topic, "newcomers", name);
+
+	if (check->access == MOSQ_ACL_SUBSCRIBE)
+		return check_newcomers_subscription(session, rest);
+	if (check->access == MOSQ_ACL_READ)
+		return rest == NULL ? MOSQ_ERR_ACL_DENIED : allowed(newcomer_reads, rest);
+	if (check->access != MOSQ_ACL_WRITE)
+		return MOSQ_ERR_ACL_DENIED;
+	if (session != NULL && !session->superseded)
+		return check_newcomers_message(session, check->topic, rest, name);
+	counts.refused_messages++;
+	return MOSQ_ERR_ACL_DENIED;
+}
+
 static int check_device(const struct mosquitto_evt_acl_check *check, const char *name)
 {
 	struct session *session = session_of(check->client);
-	const char *rest;
+	const char *rest = rest_of(check->topic, "devices", name);
 
 	if (check->access == MOSQ_ACL_SUBSCRIBE)
-		return session != NULL && is_own(check->topic, name) ? MOSQ_ERR_SUCCESS
-			: MOSQ_ERR_ACL_DENIED;
+		return session != NULL && rest != NULL ? MOSQ_ERR_SUCCESS : MOSQ_ERR_ACL_DENIED;
 	if (check->access == MOSQ_ACL_WRITE) {
 		if (session == NULL || session->superseded)
 			return check_will(check, name);
@@ -325,17 +439,15 @@ static int check_device(const struct mosquitto_evt_acl_check *check, const char 
 			return refuse_message(session, "refused-message", "topic-too-long", check->topic);
 		if (!session_may_speak(session, rate, burst))
 			return refuse_message(session, "refused-message", "rate-exceeded", check->topic);
-		if (!is_own(check->topic, name))
+		if (rest == NULL)
 			return refuse_message(session, "foreign-topic", "foreign-topic", check->topic);
-		if (allowed(device_writes, check->topic + sizeof "devices/" + strlen(name))
-				!= MOSQ_ERR_SUCCESS)
+		if (allowed(device_writes, rest) != MOSQ_ERR_SUCCESS)
 			return refuse_message(session, "refused-message", "unknown-topic", check->topic);
 		return MOSQ_ERR_SUCCESS;
-	} else if (!is_own(check->topic, name)) {
-		return MOSQ_ERR_ACL_DENIED;
 	}
-	rest = check->topic + sizeof "devices/" + strlen(name);
-	return check->access == MOSQ_ACL_READ ? allowed(device_reads, rest) : MOSQ_ERR_ACL_DENIED;
+	if (rest == NULL || check->access != MOSQ_ACL_READ)
+		return MOSQ_ERR_ACL_DENIED;
+	return allowed(device_reads, rest);
 }
 
 static int on_access(int event, void *data, void *userdata)
@@ -349,7 +461,9 @@ static int on_access(int event, void *data, void *userdata)
 		return MOSQ_ERR_SUCCESS;
 	if (name == NULL)
 		return MOSQ_ERR_ACL_DENIED;
-	return name[0] == '@' ? check_service(check) : check_device(check, name);
+	if (name[0] == '@')
+		return check_service(check);
+	return name[0] == NEWCOMER_MARK ? check_newcomer(check, name + 1) : check_device(check, name);
 }
 
 static char *bucket_topic(const struct session *session, const char *topic)
@@ -376,7 +490,8 @@ static int on_message(int event, void *data, void *userdata)
 	(void)userdata;
 	if (name != NULL && name[0] == '@')
 		return MOSQ_ERR_SUCCESS;
-	if (session == NULL || !is_own(message->topic, session->identity.name))
+	if (session == NULL || rest_of(message->topic, session->identity.newcomer ? "newcomers"
+			: "devices", session->identity.name) == NULL)
 		return MOSQ_ERR_ACL_DENIED; /* the access hook has already refused these */
 	result = stamp_remove(&message->properties);
 	if (result == MOSQ_ERR_ACL_DENIED)
@@ -406,15 +521,13 @@ static int on_message(int event, void *data, void *userdata)
 static unsigned close_open_session(const char *kind, const char *value)
 {
 	bool device = strcmp(kind, "device") == 0;
-	struct session *session = device ? session_named(value) : session_under(value);
+	const char *why = device ? "refused-device" : "refused-certificate";
+	struct session *session = device ? session_with(value) : session_under(value);
+	unsigned closed = session != NULL && end_session(session, why);
 
-	if (session == NULL)
-		return 0;
-	session->ending = device ? "refused-device" : "refused-certificate";
-	/* The broker calls on_disconnect from in here, which takes the row out. */
-	if (mosquitto_kick_client_by_clientid(session->identity.name, false) == MOSQ_ERR_SUCCESS)
-		return 1;
-	return 0;
+	while (device && (session = newcomer_named(value)) != NULL && end_session(session, why))
+		closed++;
+	return closed;
 }
 
 static int on_control(int event, void *data, void *userdata)
@@ -457,6 +570,27 @@ static bool number(const struct mosquitto_opt *options, int count, const char *k
 	return true;
 }
 
+/* Without a file nobody is let in for enrolment. */
+static bool open_provisioning(const struct mosquitto_opt *options, int count, char *error,
+	size_t size)
+{
+	const char *path = option(options, count, "provisioning_issuer_file");
+
+	if (path[0] == '\0')
+		return true;
+	if (!number(options, count, "newcomers", 1, NEWCOMERS_MAX, &newcomers_max, error, size))
+		return false;
+	issuers.provisioning = issuers_open(path, error, size);
+	if (issuers.provisioning == NULL)
+		return false;
+	if (!issuers_overlap(issuers.provisioning, issuers.devices)
+			&& !issuers_overlap(issuers.provisioning, issuers.services))
+		return true;
+	snprintf(error, size, "%s names a device CA or service CA of ours: it is the makers' list",
+		path);
+	return false;
+}
+
 static bool open_all(const struct mosquitto_opt *options, int count, char *error, size_t size)
 {
 	if (!number(options, count, "buckets", 1, BUCKETS_MAX, &buckets, error, size)
@@ -468,6 +602,7 @@ static bool open_all(const struct mosquitto_opt *options, int count, char *error
 		return false;
 	issuers.services = issuers_open(option(options, count, "service_issuer_file"), error, size);
 	return issuers.services != NULL
+		&& open_provisioning(options, count, error, size)
 		&& stamp_open(option(options, count, "secret_file"), error, size)
 		&& refusals_open(option(options, count, "refused_file"), error, size);
 }
@@ -513,6 +648,7 @@ int mosquitto_plugin_cleanup(void *userdata, struct mosquitto_opt *options, int 
 	(void)option_count;
 	sk_X509_pop_free(issuers.devices, X509_free);
 	sk_X509_pop_free(issuers.services, X509_free);
+	sk_X509_pop_free(issuers.provisioning, X509_free);
 	memset(&issuers, 0, sizeof issuers);
 	sessions_close();
 	refusals_close();

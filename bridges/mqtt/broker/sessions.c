@@ -7,7 +7,16 @@
 
 #include <openssl/rand.h>
 
-static struct session *clients, *names, *fingerprints;
+static struct session *clients, *client_ids, *fingerprints;
+static struct session *newcomers; /* in the order in which they came */
+
+void client_id_of(char client_id[CLIENT_ID_SIZE], const struct identity *identity)
+{
+	if (identity->newcomer)
+		snprintf(client_id, CLIENT_ID_SIZE, "%c%s", NEWCOMER_MARK, identity->fingerprint);
+	else
+		snprintf(client_id, CLIENT_ID_SIZE, "%s", identity->name);
+}
 
 bool session_describe(struct session *session, const struct mosquitto *client,
 	const struct identity *identity)
@@ -20,6 +29,7 @@ bool session_describe(struct session *session, const struct mosquitto *client,
 		return false;
 	session->client = client;
 	session->identity = *identity;
+	client_id_of(session->client_id, identity);
 	to_hex(session->id, random, sizeof random);
 	snprintf(session->address, sizeof session->address, "%s", address == NULL ? "" : address);
 	return true;
@@ -28,7 +38,7 @@ bool session_describe(struct session *session, const struct mosquitto *client,
 /* Leaves a row to be found by its client alone. */
 static void supersede(struct session *session)
 {
-	HASH_DELETE(by_name, names, session);
+	HASH_DELETE(by_client_id, client_ids, session);
 	HASH_DELETE(by_fingerprint, fingerprints, session);
 	session->superseded = true;
 }
@@ -42,11 +52,13 @@ struct session *session_open(const struct session *described)
 	*opened = *described;
 	older = session_take(opened->client); /* a second CONNECT on one connection ends it anyway */
 	free(older);
-	if ((older = session_named(opened->identity.name)) != NULL)
+	if ((older = session_with(opened->client_id)) != NULL)
 		supersede(older);
 	HASH_ADD(by_client, clients, client, sizeof opened->client, opened);
-	HASH_ADD(by_name, names, identity.name, strlen(opened->identity.name), opened);
+	HASH_ADD(by_client_id, client_ids, client_id, strlen(opened->client_id), opened);
 	HASH_ADD(by_fingerprint, fingerprints, identity.fingerprint, SHA256_HEX_SIZE - 1, opened);
+	if (opened->identity.newcomer)
+		HASH_ADD(by_arrival, newcomers, client, sizeof opened->client, opened);
 	return opened;
 }
 
@@ -57,6 +69,8 @@ struct session *session_take(const struct mosquitto *client)
 	if (taken == NULL)
 		return NULL;
 	HASH_DELETE(by_client, clients, taken);
+	if (taken->identity.newcomer)
+		HASH_DELETE(by_arrival, newcomers, taken);
 	if (!taken->superseded)
 		supersede(taken);
 	return taken;
@@ -88,11 +102,11 @@ struct session *session_of(const struct mosquitto *client)
 	return found;
 }
 
-struct session *session_named(const char *name)
+struct session *session_with(const char *client_id)
 {
 	struct session *found;
 
-	HASH_FIND(by_name, names, name, strlen(name), found);
+	HASH_FIND(by_client_id, client_ids, client_id, strlen(client_id), found);
 	return found;
 }
 
@@ -107,6 +121,26 @@ struct session *session_under(const char *fingerprint)
 unsigned session_count(void)
 {
 	return HASH_CNT(by_client, clients);
+}
+
+struct session *newcomer_first(void)
+{
+	return newcomers;
+}
+
+struct session *newcomer_named(const char *name)
+{
+	struct session *each, *next;
+
+	HASH_ITER(by_arrival, newcomers, each, next)
+		if (each->ending == NULL && strcmp(each->identity.name, name) == 0)
+			return each;
+	return NULL;
+}
+
+unsigned newcomer_count(void)
+{
+	return HASH_CNT(by_arrival, newcomers);
 }
 
 void sessions_close(void)

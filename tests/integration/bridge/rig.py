@@ -14,11 +14,14 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
 from confluent_kafka import Producer
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.fleet import Fleet, Found
 from client.local import launch, setup, topics
@@ -28,7 +31,9 @@ from client.local.processes import listens
 from configuration.cluster import Cluster
 from configuration.model import Configuration
 from device.provision import DeviceCa, provision
+from device.store import Store
 from pki import authority
+from pki.profile import issue_device
 from protocols.mqtt import Client
 from schemas import codec
 from schemas.commands import InstallCertificate
@@ -108,6 +113,7 @@ class Bridge:
             "--cert": layout.services_dir / "bridge.pem",
             "--key": layout.services_dir / "bridge.key",
             "--secret-file": layout.stamp_secret,
+            "--provisioning-ca": rig.makers_ca,
             "--buckets": BUCKETS,
             "--bridge-id": name,
             "--session-timeout-seconds": SESSION_TIMEOUT_SECONDS,
@@ -157,8 +163,11 @@ class Rig:
     def __init__(self, directory: Path, kafka: KafkaBroker) -> None:
         device_port, service_port = free_ports(2)
         self.kafka = kafka
+        self.maker = authority.create(directory / "maker", now=datetime.now(UTC))
+        self.makers_ca = directory / "maker" / "device-ca" / "ca.pem"
+        trusted = {"provisioning": {"ca": [str(self.makers_ca)]}}
         self.layout = Layout(
-            Configuration.model_validate({"iot": {"mqtt": {"qos": 2}}}),
+            Configuration.model_validate({"iot": {"mqtt": {"qos": 2}, "security": trusted}}),
             data_dir=directory,
             tools_dir=TOOLS,
             device_port=device_port,
@@ -260,6 +269,18 @@ class Rig:
         """Return the identity of a device: made once, then kept."""
         folder = self.layout.data_dir / "devices" / device_id
         return provision(self._devices, device_id, folder, VALID_SECONDS)
+
+    def newcomer(self, device_id: str) -> Path:
+        """Return the folder of a device that has its maker's certificate, made once."""
+        folder = self.layout.data_dir / "newcomers" / device_id
+        store = Store(folder)
+        if not store.identities():
+            key, began = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+            began, lifetime = began - timedelta(hours=1), timedelta(seconds=2 * VALID_SECONDS)
+            der = issue_device(self.maker, device_id, key.public_key(), "made", began, lifetime)
+            made = store.add(key, x509.load_der_x509_certificate(der), provisioning=True)
+            store.settle(made.fingerprint)
+        return folder
 
     @contextlib.asynccontextmanager
     async def device(self, device_id: str, **options: Any) -> AsyncIterator[Device]:

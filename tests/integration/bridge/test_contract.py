@@ -7,9 +7,11 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from client.local import dtls13
 from client.local.layout import HOST
@@ -22,9 +24,20 @@ from device.link import MQTTS
 from device.observer import Observer
 from device.payloads import Command, Reply
 from device.settings import Settings
-from schemas.commands import InstallCertificate, RefuseCertificate
+from schemas.commands import (
+    DropCertificate,
+    InstallCertificate,
+    RefuseCertificate,
+    RotateCertificate,
+)
 from schemas.decisions import DeadLetter
-from schemas.events import CommandAnswered, DeviceReported, SessionClosed, SessionOpened
+from schemas.events import (
+    CertificatePresented,
+    CommandAnswered,
+    DeviceReported,
+    SessionClosed,
+    SessionOpened,
+)
 from schemas.reasons import Reason
 from schemas.topics import DEAD_LETTERS
 from tests.helpers.wait import until_async
@@ -95,6 +108,7 @@ class Coap:
             "--cert": layout.services_dir / "coap.pem",
             "--key": layout.services_dir / "coap.key",
             "--device-ca": layout.pki_dir / "device-ca" / "ca.pem",
+            "--provisioning-ca": rig.makers_ca,
             "--plain-port": 0,
             "--renewal-port": 0,
             "--metrics-port": metrics,
@@ -123,6 +137,19 @@ class Door:
         """Run a device for the time of the block."""
         self.rig.credentials(device_id)
         folder = self.rig.layout.data_dir / "devices" / device_id
+        async with self._running(device_id, folder, told) as made:
+            yield made
+
+    @contextlib.asynccontextmanager
+    async def newcomer(self, device_id: str, told: Told) -> AsyncIterator[Device]:
+        """Run whoever comes with a maker's certificate under this name."""
+        async with self._running(device_id, self.rig.newcomer(device_id), told) as made:
+            yield made
+
+    @contextlib.asynccontextmanager
+    async def _running(
+        self, device_id: str, folder: Path, told: Told | None
+    ) -> AsyncIterator[Device]:
         port = self.coap.port if self.coap else self.rig.layout.device_port
         made = Device(
             device_id,
@@ -278,6 +305,53 @@ async def test_a_refused_certificate_ends_the_session_and_begins_none(door: Door
     assert (
         len([one for one in of(door, device_id, DeviceReported) if one.event_type == "heat"]) == 1
     )
+
+
+async def test_a_newcomer_is_asked_for_its_enrolment_and_heard_of_nothing_else(door: Door) -> None:
+    """Its certificate is told whole; the device of its name keeps its session and its commands."""
+    device_id, told = name(door, "newcomer"), Told()
+    now = time.time_ns() // 1_000_000
+    shared = (device_id, 1, now, now + HOUR_MS)
+    async with door.device(device_id) as owner, door.newcomer(device_id, told) as one:
+        await owner.report("heat", 1)
+        await asyncio.wait_for(owner.drained(), WITHIN)
+        await one.report("heat", 2)
+        await until_async(
+            lambda: of(door, device_id, CertificatePresented),
+            within=WITHIN,
+            describe=lambda: f"presented: {told.endings}",
+        )
+        for record in (
+            DropCertificate("drop", *shared, b"f" * 32),
+            RotateCertificate("rotate", *shared, b"nonce"),
+            InstallCertificate("install", *shared, b"DER"),
+        ):
+            door.rig.command(device_id, record)
+        await until_async(
+            lambda: len(of(door, device_id, CommandAnswered)) == 5,
+            within=WITHIN,
+            describe=lambda: f"answered: {owner.handlers.heard} {one.handlers.heard}",
+        )
+        assert len(one.outbox) == 1
+    await until_async(
+        lambda: len(of(door, device_id, SessionClosed)) == 2, within=WITHIN, describe="the ends"
+    )
+    mine = one.store.current().fingerprint
+    (presented,) = of(door, device_id, CertificatePresented)
+    der = one.store.current().certificate().public_bytes(Encoding.DER)
+    assert (presented.certificate.der, presented.certificate.fingerprint.hex()) == (der, mine)
+    under = {
+        one.evidence.certificate_sha256.hex() for one in of(door, device_id, DeviceReported)
+    } | {one.evidence.certificate_sha256.hex() for one in of(door, device_id, SessionOpened)}
+    assert under == {owner.store.current().fingerprint}
+    answers = [
+        (one.command_id, one.evidence.certificate_sha256.hex() == mine)
+        for one in of(door, device_id, CommandAnswered)
+    ]
+    assert sorted(answers) == [
+        ("drop", False), ("install", False), ("install", True), ("rotate", False), ("rotate", True)
+    ]  # fmt: skip
+    assert told.refused == {}
 
 
 async def test_a_killed_bridge_loses_nothing(door: Door) -> None:

@@ -52,19 +52,26 @@ class Credential:
 
 @dataclass
 class Authority:
-    """A root, a device authority under it, a service authority beside it, and all they issue."""
+    """A root, a device authority under it, a service authority beside it, and all they issue.
+
+    `makers` is somebody else's, under a root of theirs: the provisioning CA where there is one.
+    """
 
     folder: Path
     issued: int = 0
     root: Credential = field(init=False)
     devices: Credential = field(init=False)
     services: Credential = field(init=False)
+    makers_root: Credential = field(init=False)
+    makers: Credential = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the three authorities."""
+        """Make the authorities."""
         self.root = self.issue("root", None, ca=True)
         self.devices = self.issue("device CA", self.root, ca=True)
         self.services = self.issue("service CA", None, ca=True)
+        self.makers_root = self.issue("makers' root", None, ca=True)
+        self.makers = self.issue("makers' CA", self.makers_root, ca=True)
 
     def issue(
         self,
@@ -73,6 +80,7 @@ class Authority:
         *,
         ca: bool = False,
         sans: Sequence[x509.GeneralName] | None = None,
+        further: x509.ExtensionType | None = None,
     ) -> Credential:
         """Make a key and a certificate for it."""
         self.issued += 1
@@ -98,6 +106,8 @@ class Authority:
         if ca:
             usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
             builder = builder.add_extension(usage, critical=True)
+        if further is not None:
+            builder = builder.add_extension(further, critical=False)
         if sans:
             builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
         made = builder.sign(issuer.key if issuer else key, hashes.SHA256())
@@ -108,6 +118,11 @@ class Authority:
         """Issue a device certificate: SAN URI and CN name the same device, unless told."""
         urn = x509.UniformResourceIdentifier(uri or f"urn:fleetcert:device:{name}")
         return self.issue(name, issuer or self.devices, sans=[urn])
+
+    def newcomer(self, name: str, *, further: x509.ExtensionType | None = None) -> Credential:
+        """Issue the certificate that the maker gives its devices."""
+        urn = x509.UniformResourceIdentifier(f"urn:fleetcert:device:{name}")
+        return self.issue(name, self.makers, sans=[urn], further=further)
 
     def _save(
         self, made: x509.Certificate, key: ec.EllipticCurvePrivateKey, chain: list[x509.Certificate]
@@ -179,9 +194,16 @@ def free_port() -> int:
         return port
 
 
-def make_broker(folder: Path, library: Path, environment: dict[str, str]) -> Broker:
-    """Prepare keys, secret and settings; the broker is not started."""
+def make_broker(
+    folder: Path, library: Path, environment: dict[str, str], newcomers_max: int = 0
+) -> Broker:
+    """Prepare keys, secret and settings; the broker is not started.
+
+    It lets newcomers in where it has room for some.
+    """
     authority = Authority(folder)
+    makers = folder / "makers.pem"
+    makers.write_bytes(authority.makers.certificate.public_bytes(serialization.Encoding.PEM))
     server = authority.issue(
         "broker", authority.root, sans=[x509.IPAddress(ip_address("127.0.0.1"))]
     )
@@ -206,6 +228,8 @@ def make_broker(folder: Path, library: Path, environment: dict[str, str]) -> Bro
         buckets=BUCKETS,
         keepalive_seconds_max=release.keepalive_seconds_max(release.installed()),
         user="root" if os.getuid() == 0 else None,
+        provisioning_issuers=makers if newcomers_max else None,
+        newcomers_max=newcomers_max,
     )
     return Broker(settings, authority, environment)
 
