@@ -29,6 +29,7 @@ from streams.core import fleet_config, ring
 
 ACTOR = "configuration"
 MISSED_CHECKS = 3
+DAY_MS = 86_400_000
 """Health checks that a device may miss before it is silent."""
 ATTEMPT_SECONDS = 10.0
 LOOK_SECONDS = 0.2
@@ -62,6 +63,7 @@ def policy_of(configuration: Configuration, before: Policy) -> Policy:
         silent_after_ms=MISSED_CHECKS * 1_000 * iot.fleet.health_check_interval,
         anomaly_detection=iot.monitoring.anomaly_detection,
         just_in_time=iot.security.provisioning.just_in_time,
+        pending_ms=DAY_MS * iot.security.provisioning.pending_days,
     )
 
 

@@ -291,7 +291,7 @@ class Fleet:
         return sorted(key.decode(errors="replace") for key in keys)
 
     def pending(self) -> list[PendingRow]:
-        """Return who waits for approval, and who was rejected; the one seen first stands first.
+        """Return who waits for approval, was rejected or has lapsed; who came first stands first.
 
         Reads all of `device.state` once, and decodes their rows alone.
         """

@@ -69,7 +69,7 @@ def pending_line(row: PendingRow, now: int) -> tuple[object, ...]:
         "connected" if row.session else "away",
         instants.shown(row.first_seen_at),
         instants.distance(row.first_seen_at, now),
-        "rejected" if row.rejected_at else "",
+        "rejected" if row.rejected_at else "lapsed" if row.lapsed_at else "",
     )
 
 

@@ -71,6 +71,13 @@ class Provisioning(Section):
         "unknown devices of these CAs: `off` are refused, `automatic` are registered, `approval` "
         "wait for `fleetcert device approve`",
     )
+    pending_days: int = key(
+        90,
+        "how long somebody waits for approval; then the device must come again",
+        "days",
+        ge=1,
+        le=3_650,
+    )
 
 
 class Security(Section):

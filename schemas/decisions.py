@@ -12,6 +12,7 @@ class DecisionName(StrEnum):
     DEVICE_ACCEPTED = "DeviceAccepted"
     REGISTRATION_AWAITED = "RegistrationAwaited"
     DEVICE_REJECTED = "DeviceRejected"
+    REGISTRATION_LAPSED = "RegistrationLapsed"
     DESCRIPTION_CHANGED = "DescriptionChanged"
     DEVICE_RETIRED = "DeviceRetired"
     EVENT_REFUSED = "EventRefused"

@@ -13,7 +13,8 @@ class PendingRow:
     """A device that waits for an operator's approval, under the key of the device it would be.
 
     `session` is the one that is open, empty for none; `session_counter` is the last one's. A
-    `rejected_at` that is not zero: an operator said no to this certificate.
+    `rejected_at` that is not zero: an operator said no to this certificate; a `lapsed_at`: nobody
+    said anything in time, and the device waits no longer until it comes again.
     """
 
     applied_offset: int
@@ -28,3 +29,4 @@ class PendingRow:
     last_seen_at: int
     rejected_at: int = 0
     rejected_by: str = ""
+    lapsed_at: int = 0

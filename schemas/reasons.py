@@ -108,6 +108,7 @@ class Reason(StrEnum):
     NOT_PENDING = "not-pending"
     PROVISIONING_ONLY = "provisioning-only"
     TOO_MANY_NEWCOMERS = "too-many-newcomers"
+    NOT_APPROVED = "not-approved"
 
 
 SENTENCES: dict[Reason, str] = {
@@ -213,4 +214,5 @@ SENTENCES: dict[Reason, str] = {
     Reason.NOT_PENDING: "Nobody waits for approval with this id and this certificate.",
     Reason.PROVISIONING_ONLY: "A provisioning certificate is good for enrolment alone.",
     Reason.TOO_MANY_NEWCOMERS: "A door holds no more sessions of newcomers: the first gave way.",
+    Reason.NOT_APPROVED: "Nobody approved the device within the term of those who wait.",
 }

@@ -22,7 +22,7 @@ class Policy:
 
     Spans are milliseconds. The defaults are design.md section 7's. Without `anomaly_detection` no
     anomaly rule is judged; silence is told all the same. `just_in_time` is one of
-    `schemas.pending.MODES`.
+    `schemas.pending.MODES`; who waits for approval lapses after `pending_ms`.
     """
 
     days_before_expiry: int = 30
@@ -39,6 +39,7 @@ class Policy:
     door_away_ms: int = 30_000
     anomaly_detection: bool = True
     just_in_time: str = "off"
+    pending_ms: int = 90 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,15 @@ Fingerprint = Annotated[
 
 @app.command("pending", epilog=examples("device pending", "device pending --json | jq ."))
 def pending(
-    everyone: Annotated[bool, typer.Option("--all", help="Who was rejected as well.")] = False,
+    everyone: Annotated[
+        bool, typer.Option("--all", help="Who was rejected or lapsed as well.")
+    ] = False,
     cluster: Kafka = KAFKA,
     as_json: Json = False,
 ) -> None:
     """List the devices that wait for approval, the one that came first at the top."""
-    rows = [one for one in Fleet(cluster).pending() if everyone or not one.rejected_at]
+    found = Fleet(cluster).pending()
+    rows = [one for one in found if everyone or not (one.rejected_at or one.lapsed_at)]
     if as_json:
         for row in rows:
             terminal.as_json(row)

@@ -3,8 +3,10 @@
 Rules of this file: an operator or the issuer registers (DeviceRegistered); or, just in time, the
 policy lets in whom a provisioning CA names: `automatic` at once, `approval` when an operator says
 so, for the certificate that he saw and no other. Of two certificates that name one device the
-first waits, and the second is refused and told of. A provisioning certificate is the active one
-until the device has its own: it orders that rotation by coming, and nothing else is heard under it.
+first waits, and the second is refused and told of. Who waits in vain for the policy's term, or
+until its certificate ends, lapses: it waits anew when it comes again. A provisioning certificate is
+the active one until the device has its own: it orders that rotation by coming, and nothing else is
+heard under it.
 """
 
 from schemas import events
@@ -30,7 +32,9 @@ PENDING_MAX = 10_000
 PENDING = "pending"
 """The status of a certificate that waits for approval."""
 
-_PENDING, _REJECTED = Totals(pending=1), Totals()
+_WAITS, _OVER = Totals(pending=1), Totals()
+AT_THE_FIRST_TICK = 1
+"""The deadline of who came before the machine had a time."""
 Answer = DeviceRow | PendingRow | None
 
 
@@ -55,14 +59,45 @@ def answer(turn: Turn, before: PendingRow | None, event: events.Keyed) -> Answer
     reason = Reason.UNKNOWN_DEVICE
     if before is not None:
         reason = Reason.REJECTED if before.rejected_at else Reason.APPROVAL_AWAITED
+        reason = Reason.NOT_APPROVED if before.lapsed_at else reason
     _refuse(turn, event, reason)
     renewal.turned_away(turn, event, reason)
     return before
 
 
 def count(row: PendingRow) -> Totals:
-    """Return the row's part of the partition's totals: who was rejected waits no longer."""
-    return _REJECTED if row.rejected_at else _PENDING
+    """Return the row's part of the partition's totals: who was rejected or lapsed is in none."""
+    return _WAITS if _waits(row) else _OVER
+
+
+def due(turn: Turn, before: PendingRow) -> PendingRow:
+    """End a wait whose term is over, as it stands by now."""
+    row = before
+    if not row.first_seen_at:
+        row = changed(row, first_seen_at=turn.now, last_seen_at=turn.now)
+    row = _termed(turn, row)
+    if not _waits(row) or turn.now < row.next_due_at:
+        return row
+    ended = row.certificate.not_after_at <= turn.now
+    turn.decide(
+        DecisionName.REGISTRATION_LAPSED,
+        Reason.EXPIRED if ended else Reason.NOT_APPROVED,
+        f"device:{row.device_id}",
+        severity=Severity.WARNING,
+        values={"fingerprint": row.certificate.fingerprint.hex()},
+    )
+    return changed(row, lapsed_at=turn.now, next_due_at=0)
+
+
+def _waits(row: PendingRow) -> bool:
+    return not (row.rejected_at or row.lapsed_at)
+
+
+def _termed(turn: Turn, row: PendingRow) -> PendingRow:
+    """Return the row with the end of its wait as its deadline, zero where it does not wait."""
+    at = min(row.first_seen_at + turn.policy.pending_ms, row.certificate.not_after_at)
+    at = max(at, AT_THE_FIRST_TICK) if row.first_seen_at else AT_THE_FIRST_TICK
+    return changed(row, next_due_at=at if _waits(row) else 0)
 
 
 def presented(
@@ -134,11 +169,12 @@ def _presented(turn: Turn, before: PendingRow | None, event: events.CertificateP
     if before is not None and before.certificate.fingerprint == shown.fingerprint:
         if before.session_counter >= evidence.counter and before.session == evidence.session:
             return before
-        again = _seen(turn, before, evidence)
         if before.rejected_at:
             _refuse(turn, event, Reason.REJECTED, _detail(shown))
-            return again
-        return _admit(turn, again) if mode == AUTOMATIC else again
+            return _seen(turn, before, evidence)
+        if not before.lapsed_at:
+            again = _seen(turn, before, evidence)
+            return _admit(turn, again) if mode == AUTOMATIC else _termed(turn, again)
     reason = _objection(turn, before, mode)
     if reason is not None:
         _refuse(turn, event, reason, _detail(shown))
@@ -154,7 +190,7 @@ def _presented(turn: Turn, before: PendingRow | None, event: events.CertificateP
         f"device:{event.device_id}",
         values={"fingerprint": shown.fingerprint.hex()},
     )
-    return pending
+    return _termed(turn, pending)
 
 
 def _objection(turn: Turn, before: PendingRow | None, mode: str) -> Reason | None:
@@ -163,7 +199,7 @@ def _objection(turn: Turn, before: PendingRow | None, mode: str) -> Reason | Non
         return Reason.JUST_IN_TIME_OFF
     if mode == AUTOMATIC:
         return None
-    if before is None or before.rejected_at:
+    if before is None or not _waits(before):
         return Reason.TOO_MANY_PENDING if turn.totals.pending >= PENDING_MAX else None
     return Reason.ANOTHER_PENDING if before.certificate.not_after_at > turn.now else None
 
@@ -200,7 +236,8 @@ def _rejected(
         f"device:{event.device_id}",
         values={"fingerprint": event.fingerprint.hex(), "actor": event.actor},
     )
-    return changed(before, rejected_at=max(1, turn.now), rejected_by=event.actor)
+    no = changed(before, rejected_at=max(1, turn.now), rejected_by=event.actor)
+    return changed(no, lapsed_at=0, next_due_at=0)
 
 
 def _admit(

@@ -82,6 +82,8 @@ def due(turn: Turn, before: Any) -> Any:
         return tally.report(turn, before)
     if isinstance(before, FleetQueriesRow):
         return matching.visit(turn, before)
+    if isinstance(before, PendingRow):
+        return admission.due(turn, before)
     return _due(turn, before)
 
 

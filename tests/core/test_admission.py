@@ -15,13 +15,15 @@ from streams.core import admission, certificate
 from tests.helpers.folding import DAY, DEVICE, POLICY, START, Log, facts, fingerprint
 
 REFUSED = "EventRefused"
+TERM = 30 * DAY
+"""How long somebody may wait here."""
 
 
 def door(mode: str) -> Log:
     """Return a log whose machine goes by this mode."""
     log = Log()
     log.tick()
-    policy = replace(POLICY, just_in_time=mode)
+    policy = replace(POLICY, just_in_time=mode, pending_ms=TERM)
     log.add(events.PolicyActivated(1, policy, "tests"), BROADCAST_KEY)
     return log
 
@@ -272,6 +274,84 @@ def test_the_bound_holds_and_rejection_makes_room() -> None:
     presented(log, 2, device_id="pump-2", session="another")
     assert b"pump-2" in log.rows
     assert log.partition.row.totals.pending == admission.PENDING_MAX
+
+
+def lapsed(log: Log) -> list[str]:
+    """Return why waits have ended, one by one."""
+    return [why for name, why in log.decisions() if name == "RegistrationLapsed"]
+
+
+def test_who_is_not_approved_in_its_term_waits_no_longer() -> None:
+    """It makes room, is told of once, and waits anew when it comes again."""
+    log = waiting()
+    log.tick(TERM - 1)
+    assert (lapsed(log), log.partition.row.totals.pending) == ([], 1)
+    log.tick(1)
+    assert (lapsed(log), log.partition.row.totals.pending) == ([Reason.NOT_APPROVED.value], 0)
+    assert pending(log).lapsed_at == START + TERM
+    log.tick(DAY)
+    log.reported(1)
+    assert log.decisions()[-1] == (REFUSED, Reason.NOT_APPROVED.value)
+    presented(log, session="another", certificate=facts(1, 365))
+    assert (pending(log).first_seen_at, pending(log).lapsed_at) == (log.now, 0)
+    assert log.decisions()[-1] == ("RegistrationAwaited", Reason.APPROVAL_AWAITED.value)
+    assert (len(lapsed(log)), log.partition.row.totals.pending) == (1, 1)
+
+
+def test_coming_again_does_not_prolong_the_term() -> None:
+    """It counts from the first time: who keeps coming holds no place for ever."""
+    log = waiting()
+    log.tick(TERM - 1)
+    presented(log, session="another")
+    log.tick(1)
+    assert lapsed(log) == [Reason.NOT_APPROVED.value]
+
+
+def test_a_wait_ends_with_its_certificate() -> None:
+    """Nobody could approve it any more."""
+    log = door(APPROVAL)
+    presented(log, certificate=facts(1, 7))
+    log.tick(7 * DAY - 1)
+    assert lapsed(log) == []
+    log.tick(1)
+    assert lapsed(log) == [Reason.EXPIRED.value]
+
+
+def test_a_longer_term_holds_for_those_who_wait() -> None:
+    """The term is judged as it stands when it is over."""
+    log = door(APPROVAL)
+    presented(log, certificate=facts(1, 365))
+    policy = replace(POLICY, just_in_time=APPROVAL, pending_ms=2 * TERM)
+    log.add(events.PolicyActivated(2, policy, "tests"), BROADCAST_KEY)
+    log.tick(TERM)
+    assert lapsed(log) == []
+    log.tick(TERM)
+    assert lapsed(log) == [Reason.NOT_APPROVED.value]
+
+
+def test_an_operator_may_still_approve_or_reject_who_has_lapsed() -> None:
+    """The word is for a certificate; a rejected one does not lapse."""
+    log = door(APPROVAL)
+    presented(log, certificate=facts(1, 365))
+    log.tick(TERM)
+    rejected(log)
+    assert (pending(log).lapsed_at, pending(log).next_due_at) == (0, 0)
+    log.tick(2 * TERM)
+    assert len(lapsed(log)) == 1
+    approved(log)
+    assert log.state() == "Requested"
+
+
+def test_who_came_before_the_first_tick_waits_from_there() -> None:
+    """The machine had no time yet."""
+    log = Log()
+    policy = replace(POLICY, just_in_time=APPROVAL, pending_ms=TERM)
+    log.add(events.PolicyActivated(1, policy, "tests"), BROADCAST_KEY)
+    presented(log, certificate=facts(1, 365))
+    log.tick()
+    assert (lapsed(log), pending(log).first_seen_at) == ([], log.now)
+    log.tick(TERM)
+    assert lapsed(log) == [Reason.NOT_APPROVED.value]
 
 
 def test_repeats_change_nothing() -> None:

@@ -205,6 +205,34 @@ async def test_who_is_rejected_or_of_an_unknown_ca_stays_outside(
     assert waiting(stack, "newcomer-3") == []
 
 
+async def test_who_is_not_approved_in_time_lapses_and_waits_anew_when_it_comes_again(
+    stack: RunningStack, maker: Authority, tmp_path: Path
+) -> None:
+    """By the machine's clock: it is no more in the list, until its next session."""
+    device_id, folder = "newcomer-7", tmp_path / "newcomer"
+    made_by(maker, device_id, folder)
+    with stack.under(replace(stack.fleet.partition_row(0).policy, pending_ms=1_000)):
+        async with agent(stack, device_id, folder, Refusals()).running():
+            await until_async(
+                lambda: [one for one in waiting(stack, device_id) if one.lapsed_at],
+                within=WITHIN,
+                describe=lambda: f"it lapses: {waiting(stack, device_id)}",
+            )
+    assert device_id not in {one["device_id"] for one in stack.json("device", "pending")}
+    listed = stack.json("device", "pending", "--all")
+    (row,) = [one for one in listed if one["device_id"] == device_id]
+    async with agent(stack, device_id, folder, Refusals()).running():
+        await until_async(
+            lambda: [
+                one
+                for one in waiting(stack, device_id)
+                if not one.lapsed_at and one.first_seen_at >= row["lapsed_at"]
+            ],
+            within=WITHIN,
+            describe=lambda: f"it waits anew: {waiting(stack, device_id)}",
+        )
+
+
 async def test_over_mqtt_a_device_comes_in_by_itself_where_the_policy_says_so(
     stack: RunningStack, maker: Authority, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from schemas import events
 from schemas.envelope import BROADCAST_KEY, Evidence
 from schemas.pending import APPROVAL, AUTOMATIC, MODES, PendingRow
-from schemas.states import DeviceRow, PartitionRow
+from schemas.states import DeviceRow, PartitionRow, Policy
 from streams.core import admission, certificate, device, rotation
 from streams.core.deadlines import Deadlines
 from streams.core.machine import fold
@@ -53,9 +53,18 @@ approvals = st.builds(
 )
 rejections = st.builds(events.RegistrationRejected, names, numbers.map(fingerprint), st.just("ops"))
 modes = st.sampled_from(MODES)
+DAY = 86_400_000
+TERM, ENDS = 10 * DAY, 90 * DAY
+"""How long somebody may wait here, and how long the certificates are valid."""
+ticks = st.sampled_from([0, 1, DAY, TERM - DAY, TERM, ENDS])
 histories = st.lists(
     st.one_of(presentations, presentations, closings, approvals, rejections, modes), max_size=40
 )
+lasting = st.lists(
+    st.one_of(presentations, presentations, closings, approvals, rejections, modes, ticks),
+    max_size=40,
+)
+"""Histories in which time passes, by so many milliseconds."""
 
 
 class Machine:
@@ -64,23 +73,26 @@ class Machine:
     def __init__(self, mode: str = MODES[0], waiting: int = 0) -> None:
         self.rows: dict[bytes, Any] = {}
         self.mode, self._numbers = mode, 0
-        row = PartitionRow(now=START, policy=replace(POLICY, just_in_time=mode))
+        self.now, self._ticks = START, 0
+        row = PartitionRow(now=START, policy=_policy(mode))
         row = replace(row, totals=replace(row.totals, pending=waiting))
         self.partition: Partition[Any] = Partition(
             0, row, self.rows.get, Deadlines(), scan_of(self.rows)
         )
 
     def add(self, event: Any) -> None:
-        """Fold one event; a word is a change of the policy."""
+        """Fold one event; a word is a change of the policy, a figure the time that passes."""
         key = BROADCAST_KEY
         if isinstance(event, str):
             self.mode, self._numbers = event, self._numbers + 1
-            policy = replace(POLICY, just_in_time=event)
-            event = events.PolicyActivated(self._numbers, policy, "tests")
+            event = events.PolicyActivated(self._numbers, _policy(event), "tests")
+        elif isinstance(event, int):
+            self.now, self._ticks = self.now + event, self._ticks + 1
+            event = events.ClockTicked(self._ticks, self.now, b"r" * 32)
         else:
             key = event.device_id.encode()
         offset = self.partition.row.applied_offset + 1
-        folded = fold(device.MACHINE, self.partition, [Entry(offset, START, key, b"", event)])
+        folded = fold(device.MACHINE, self.partition, [Entry(offset, self.now, key, b"", event)])
         assert folded.set_aside == 0, folded.outputs
         self.rows.update(folded.rows)
 
@@ -89,9 +101,14 @@ class Machine:
         return {key: _standing(row) for key, row in self.rows.items()}
 
 
+def _policy(mode: str) -> Policy:
+    return replace(POLICY, just_in_time=mode, pending_ms=TERM)
+
+
 def _standing(row: Any) -> tuple[object, ...]:
     if isinstance(row, PendingRow):
-        return row.certificate.fingerprint, row.rejected_at, row.session, row.session_counter
+        ends = row.rejected_at, row.lapsed_at, row.next_due_at
+        return row.certificate.fingerprint, *ends, row.session, row.session_counter
     assert isinstance(row, DeviceRow)
     held = certificate.active(row)
     return held.fingerprint, held.provisioning, rotation.name(row.rotation), row.connected
@@ -144,7 +161,7 @@ def test_nobody_is_registered_but_by_policy_or_by_approval_of_what_was_seen(
 
 
 @settings(max_examples=200, deadline=None)
-@given(modes, histories)
+@given(modes, lasting)
 def test_what_is_told_twice_changes_nothing_the_second_time(
     mode: str, history: Sequence[Any]
 ) -> None:
@@ -153,13 +170,13 @@ def test_what_is_told_twice_changes_nothing_the_second_time(
     for one in history:
         once.add(one)
         twice.add(one)
-        if not isinstance(one, str):
+        if not isinstance(one, str | int):
             twice.add(one)
         assert twice.standings() == once.standings()
 
 
 @settings(max_examples=200, deadline=None)
-@given(histories)
+@given(lasting)
 def test_the_bound_of_those_who_wait_holds(history: Sequence[Any]) -> None:
     """Never more than PENDING_MAX wait, and the totals count them all."""
     others = admission.PENDING_MAX - ROOM
@@ -167,6 +184,35 @@ def test_the_bound_of_those_who_wait_holds(history: Sequence[Any]) -> None:
     for one in history:
         machine.add(one)
         rows = machine.rows.values()
-        waiting = sum(isinstance(row, PendingRow) and not row.rejected_at for row in rows)
+        waiting = sum(isinstance(row, PendingRow) and _waits(row) for row in rows)
         assert waiting <= ROOM
         assert machine.partition.row.totals.pending == others + waiting
+
+
+def _waits(row: PendingRow) -> bool:
+    return not (row.rejected_at or row.lapsed_at)
+
+
+@settings(max_examples=300, deadline=None)
+@given(lasting)
+def test_a_wait_ends_at_its_term_and_not_before(history: Sequence[Any]) -> None:
+    """Nobody waits longer than the term or its certificate; who lapsed had waited so long."""
+    machine = Machine(APPROVAL)
+    for one in history:
+        before = dict(machine.rows)
+        machine.add(one)
+        for key, row in machine.rows.items():
+            if not isinstance(row, PendingRow):
+                continue
+            end = min(row.first_seen_at + TERM, row.certificate.not_after_at)
+            known = before.get(key)
+            if _waits(row):
+                assert row.next_due_at == end
+                assert not isinstance(one, int) or machine.now < end
+            else:
+                assert row.next_due_at == 0
+            if row.lapsed_at and isinstance(known, PendingRow) and not known.lapsed_at:
+                noted("lapsed")
+                assert isinstance(one, int)
+                assert row.lapsed_at == machine.now >= end
+                assert row.first_seen_at == known.first_seen_at
