@@ -7,7 +7,7 @@ from dataclasses import replace
 from io import BytesIO
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client import remote
@@ -35,6 +35,7 @@ def _holding(held: Held, more: tuple[Registered, ...], levels: Mapping[str, str]
     return Held({**held.texts, **texts}, versions, levels)
 
 
+@settings(deadline=None)
 @given(SOME)
 def test_what_is_there_stays_and_all_is_there_afterwards(there: set[Registered]) -> None:
     """Whatever the registry holds of ours: the plan is the rest, and the next plan is empty."""
@@ -47,6 +48,7 @@ def test_what_is_there_stays_and_all_is_there_afterwards(there: set[Registered])
         assert [one.version for one in missing] == sorted(one.version for one in missing)
 
 
+@settings(deadline=None)
 @given(SOME, st.sampled_from(WANTED), st.sampled_from(WANTED))
 def test_another_schema_under_an_id_of_ours_ends_it(
     there: set[Registered], one: Registered, other: Registered
@@ -63,6 +65,7 @@ def test_another_schema_under_an_id_of_ours_ends_it(
         planned(odd, WANTED)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(WANTED))
 def test_another_id_in_a_version_of_ours_ends_it(one: Registered) -> None:
     """Somebody's serializer has registered by itself there."""
