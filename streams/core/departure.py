@@ -47,6 +47,8 @@ def answer(turn: Turn, row: DeviceRow, event: events.Keyed) -> None:
             presence.closed(row, event)
         case events.CertificateRevoked():
             certificate.revoked(row, event.fingerprint, event.crl_number)
+        case events.CertificateIssued():
+            _issued_late(turn, row, event)
         case events.FleetAssigned():
             belonging.refuse_fleet(turn, event, Reason.DEVICE_RETIRED)
         case events.RetirementOrdered() if event.replaced_by in ("", row.replaced_by):
@@ -54,6 +56,16 @@ def answer(turn: Turn, row: DeviceRow, event: events.Keyed) -> None:
         case _:
             _refuse(turn, row, Reason.DEVICE_RETIRED, type(event).__name__)
             renewal.turned_away(turn, event, Reason.DEVICE_RETIRED)
+
+
+def _issued_late(turn: Turn, row: DeviceRow, event: events.CertificateIssued) -> None:
+    """The issuer signed what was asked for before: nobody is sent it, and it opens no door."""
+    if certificate.find(row, event.certificate.fingerprint) is not None:
+        return
+    late = certificate.held(event.certificate, certificate.RETIRED)
+    certificate.put(row, late)
+    _shut_out(turn, row, late)
+    _refuse(turn, row, Reason.DEVICE_RETIRED, type(event).__name__)
 
 
 def _refuse(turn: Turn, row: DeviceRow, reason: Reason, what: str) -> None:

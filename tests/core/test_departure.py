@@ -5,7 +5,7 @@ from typing import Any
 from schemas import commands, events
 from schemas import fleet_events as fleets
 from schemas.envelope import Cause, Position
-from schemas.states import Idle
+from schemas.states import CsrReceived, Idle
 from schemas.topics import FLEET_EVENTS
 from tests.helpers.folding import DAY, DEVICE, Log, facts, fingerprint
 
@@ -61,6 +61,25 @@ def test_a_certificate_that_was_issued_and_not_yet_used_is_revoked_too() -> None
     log.issued(2)
     refused = of(commands.RefuseCertificate, retired(log))
     assert [one.fingerprint for one in refused] == [fingerprint(1), fingerprint(2)]
+
+
+def test_a_certificate_that_is_issued_afterwards_is_revoked_too() -> None:
+    """The request was with the issuer when its device was retired: once, and sent to nobody."""
+    log = registered()
+    log.add(events.RotationOrdered(DEVICE, "o", "ops"))
+    log.requested(1)
+    asked = log.row.rotation
+    retired(log)
+    assert isinstance(asked, CsrReceived)
+    event = events.CertificateIssued(DEVICE, asked.request_id, facts(2))
+    said = [one.record for one in log.add(event)]
+    assert [one.fingerprint for one in of(commands.RefuseCertificate, said)] == [fingerprint(2)]
+    revoked = of(commands.RevokeCertificate, said)
+    assert [(one.serial, one.reason) for one in revoked] == [("2", "device-retired")]
+    assert of(commands.InstallCertificate, said) == []
+    assert log.add(event) == []
+    log.add(events.CertificateRevoked(DEVICE, fingerprint(2), "2", 7))
+    assert [one.crl_number for one in log.row.certificates] == [0, 7]
 
 
 def test_what_a_retired_device_says_is_refused() -> None:
