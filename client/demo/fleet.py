@@ -20,7 +20,8 @@ from schemas.states import Policy
 PREFIX = "pump"
 DEVICES = 50
 NEAR_EXPIRY = 30
-NEAR_DAYS, FAR_DAYS = 20, 90
+NEAR_DAYS, FAR_DAYS = 30, 90
+"""What a certificate has left; it nears its end now, or in two months (`POLICY`)."""
 BACKDATE = timedelta(minutes=5)
 """Certificates hold from so long ago on, for clocks that differ; they live so much longer."""
 DRAIN_SECONDS = 5.0
@@ -57,7 +58,7 @@ EXPECTED_FAILURES = {
 }
 
 POLICY = Policy(
-    days_before_expiry=30,
+    days_before_expiry=NEAR_DAYS,
     stagger_ms=10_000,
     answer_within_ms=15_000,
     issue_within_ms=15_000,
