@@ -136,7 +136,11 @@ async def test_a_foreign_reader_reads_all_our_topics_by_it(url: str, stack: Runn
     for topic in topics.BY_NAME:
         context = SerializationContext(topic, MessageField.VALUE)
         for value in await asyncio.to_thread(list, samples(stack.cluster.bootstrap, topic)):
-            record, ours = read(value, context), codec.decode(value)
+            try:
+                ours = codec.decode(value)
+            except codec.Undecodable:
+                continue  # other tests write garbage into these topics, on purpose
+            record = read(value, context)
             assert isinstance(record, dict)
             assert set(record) == {one.name for one in dataclasses.fields(ours)}
             kinds.add(type(ours).__name__)

@@ -24,6 +24,7 @@ from tests.integration.bridge.rig import (
 
 async def test_kafka_may_die_at_the_moment_of_the_assignment(rig: Rig) -> None:
     """The bridge that has just got its buckets waits for Kafka, and does not abort."""
+    rig.end_the_bridge()
     started = await rig.owning_bridge("bridge-a")
     rig.kafka.kill()
     rig.kafka.start()
