@@ -2,12 +2,50 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from pki import revocation
 from tests.coap.rig import NOW, Authorities, Identity, Kafka, Running, running
 
 SECONDS = 60.0
+WHOLE = os.environ.get("FLEETCERT_INTEROP") == "1"
+"""Whether every client is asked everything, as `make interop` does."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """A foreign client: its name, its command, and what stands before the address."""
+
+    name: str
+    command: Callable[[], list[str]]
+    scheme: str = ""
+
+    def __str__(self) -> str:
+        """Name it in a test's id."""
+        return self.name
+
+
+class Served(Protocol):
+    """A door of ours, in this process."""
+
+    authorities: Authorities
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+
+
+def revoked(authorities: Authorities, identity: Identity, listed: Path) -> Path:
+    """Write a revocation list with this certificate on it; return its path."""
+    moment = int(NOW.timestamp() * 1000)
+    entry = revocation.Revocation(identity.serial, identity.fingerprint, 1, 2**41, "", 1)
+    ca = authorities.opened.device
+    listed.write_bytes(revocation.build(ca, [entry], 1, moment, moment + 3_600_000))
+    return listed
 
 
 @contextlib.asynccontextmanager
@@ -21,12 +59,7 @@ async def bridge(
         "expired": authorities.expired("expired-1"),
         "revoked": authorities.device("revoked-1"),
     }
-    gone, moment = kinds["revoked"], int(NOW.timestamp() * 1000)
-    entry = revocation.Revocation(gone.serial, gone.fingerprint, 1, 2**41, "", 1)
-    listed = authorities.directory / "device.crl"
-    listed.write_bytes(
-        revocation.build(authorities.opened.device, [entry], 1, moment, moment + 3_600_000)
-    )
+    listed = revoked(authorities, kinds["revoked"], authorities.directory / "device.crl")
     settings = {"dtls": frozenset({"1.3", "1.2"}), "revocation_list": listed}
     async with running(authorities, kafka, **settings) as found:
         yield found, kinds
@@ -77,3 +110,12 @@ async def peer(
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def asking(client: Client, door: Served, identity: Identity | None) -> AsyncIterator[Peer]:
+    """Run a foreign client against a door."""
+    command = await asyncio.to_thread(client.command)
+    address = f"{client.scheme}localhost:{door.port}"
+    async with peer(command, address, door.authorities, identity) as one:
+        yield one

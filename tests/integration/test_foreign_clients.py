@@ -5,12 +5,7 @@ demands, so there it is not asked. go-coap speaks coaps+tcp with Go's own TLS 1.
 BoringSSL nothing but DTLS 1.3; they want Go and Rust, so `make interop` alone asks them.
 """
 
-import asyncio
-import contextlib
 import json
-import os
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,32 +14,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pki import requests
 from schemas.commands import RotateCertificate
 from schemas.events import DeviceReported, SessionRefused, SigningRequested
-from tests.coap.peers import Peer, bridge, peer
-from tests.coap.rig import Authorities, Identity, Running
+from tests.coap.peers import WHOLE, Client, asking, bridge
+from tests.coap.rig import Authorities
 from tests.est.rig import Machine
 from tests.helpers.golang import go_coap_peer
 from tests.helpers.java import californium_peer
 from tests.helpers.rust import boringssl_peer
 from tests.helpers.wait import until_async
 
-WHOLE = os.environ.get("FLEETCERT_INTEROP") == "1"
 BAD = ("none", "stranger", "expired", "revoked") if WHOLE else ("none", "stranger")
 LINKS, JSON, PKCS10, CERTS_ONLY = 40, 50, 286, 281
 FAR = 2**41
-
-
-@dataclass(frozen=True)
-class Client:
-    """A foreign client: its name, its command, and what stands before the address."""
-
-    name: str
-    command: Callable[[], list[str]]
-    scheme: str = ""
-
-    def __str__(self) -> str:
-        """Name it in a test's id."""
-        return self.name
-
 
 CALIFORNIUM = Client("californium", californium_peer, "coaps://")
 GO_COAP = Client("go-coap", go_coap_peer)
@@ -58,15 +38,6 @@ pytestmark = pytest.mark.parametrize("client", CLIENTS, ids=str)
 def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
     """A PKI, and a revocation list with one device on it."""
     return Authorities(tmp_path_factory.mktemp("foreign"))
-
-
-@contextlib.asynccontextmanager
-async def asking(client: Client, found: Running, identity: Identity | None) -> AsyncIterator[Peer]:
-    """Run the client against the bridge."""
-    command = await asyncio.to_thread(client.command)
-    address = f"{client.scheme}localhost:{found.port}"
-    async with peer(command, address, found.authorities, identity) as one:
-        yield one
 
 
 async def test_everything_that_a_device_does(

@@ -3,11 +3,6 @@
 Bouncy Castle brings its own TLS 1.3. GlobalSign's est wants Go, so `make interop` alone asks it.
 """
 
-import asyncio
-import contextlib
-import os
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +11,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bridges.est import renewals
-from pki import requests, revocation
+from pki import requests
 from schemas.events import SessionRefused, SigningRequested
 from schemas.reasons import Reason
-from tests.coap.peers import Peer, peer
-from tests.coap.rig import NOW, Authorities, Identity
+from tests.coap.peers import WHOLE, Client, asking, revoked
+from tests.coap.rig import Authorities
 from tests.est.rig import Door, running
 from tests.helpers.golang import go_est_peer
 from tests.helpers.java import bouncy_castle_peer
 
-WHOLE = os.environ.get("FLEETCERT_INTEROP") == "1"
 KINDS = ("none", "stranger", "expired", "long ago", "revoked") if WHOLE else ("none", "stranger")
 ATTRIBUTES = ["1.2.840.10045.2.1", "1.2.840.10045.4.3.2"]
 """An EC key, a signature by ECDSA with SHA-256."""
-
-
-@dataclass(frozen=True)
-class Client:
-    """A foreign client: its name and its command."""
-
-    name: str
-    command: Callable[[], list[str]]
-
-    def __str__(self) -> str:
-        """Name it in a test's id."""
-        return self.name
-
 
 BOUNCY_CASTLE = Client("bouncy-castle", bouncy_castle_peer)
 GO_EST = Client("go-est", go_est_peer)
@@ -54,14 +35,6 @@ pytestmark = pytest.mark.parametrize("client", CLIENTS, ids=str)
 def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
     """A PKI for the doors of this file."""
     return Authorities(tmp_path_factory.mktemp("foreign-est"))
-
-
-@contextlib.asynccontextmanager
-async def asking(client: Client, door: Door, identity: Identity | None) -> AsyncIterator[Peer]:
-    """Run the client against the door."""
-    command = await asyncio.to_thread(client.command)
-    async with peer(command, f"localhost:{door.port}", door.authorities, identity) as one:
-        yield one
 
 
 def request(folder: Path, device_id: str) -> tuple[Path, ec.EllipticCurvePrivateKey]:
@@ -77,15 +50,6 @@ def made(door: Door, file: Path) -> x509.Certificate:
     found = x509.load_der_x509_certificate(file.read_bytes())
     found.verify_directly_issued_by(door.authorities.opened.device.certificate)
     return found
-
-
-def revoked(authorities: Authorities, identity: Identity, folder: Path) -> Path:
-    """Return a revocation list with this certificate on it."""
-    listed, moment = folder / "device.crl", int(NOW.timestamp() * 1000)
-    entry = revocation.Revocation(identity.serial, identity.fingerprint, 1, 2**41, "", 1)
-    ca = authorities.opened.device
-    listed.write_bytes(revocation.build(ca, [entry], 1, moment, moment + 3_600_000))
-    return listed
 
 
 async def test_a_device_renews(client: Client, authorities: Authorities, tmp_path: Path) -> None:
@@ -145,7 +109,7 @@ async def test_who_renews_and_who_does_not(
     }.get(kind, lambda _: None)("pump-3")
     settings: dict[str, Any] = {"grace_days": 0.0 if kind == "long ago" else 30.0}
     if kind == "revoked" and identity is not None:
-        settings["revocation_list"] = revoked(authorities, identity, tmp_path)
+        settings["revocation_list"] = revoked(authorities, identity, tmp_path / "device.crl")
     (csr, _), out = request(tmp_path, "pump-3"), tmp_path / "made.der"
     async with (
         running(authorities, tmp_path, **settings) as door,

@@ -7,7 +7,6 @@ over both transports (libcoap 4.3 speaks DTLS 1.2).
 import asyncio
 import contextlib
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,11 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 from pki import requests
 from schemas.commands import RotateCertificate
 from schemas.events import DeviceReported, SessionRefused, SigningRequested
-from tests.coap.peers import bridge
+from tests.coap.peers import WHOLE, bridge
 from tests.coap.rig import Authorities, Identity, Running
 from tests.est.rig import Machine
 from tests.helpers.wait import until_async
 
-WHOLE = os.environ.get("FLEETCERT_INTEROP") == "1"
 PROGRAMS = ("coap-client-openssl", "coap-client-gnutls") if WHOLE else ("coap-client-gnutls",)
 SCHEMES = ("coaps+tcp", "coaps") if WHOLE else ("coaps",)
 BAD = ("none", "stranger", "expired", "revoked") if WHOLE else ("stranger", "revoked")
