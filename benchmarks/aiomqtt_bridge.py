@@ -7,11 +7,12 @@ the client beneath our bridge, here as it comes: packet by packet, each acknowle
 import asyncio
 import contextlib
 import os
-import ssl
 from functools import partial
 
 import aiomqtt
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, Message
+
+from benchmarks import passing
 
 POLL_SECONDS = 0.002
 RECEIVE_MAX = 10_000
@@ -21,22 +22,12 @@ async def main() -> None:
     """Run until killed."""
     environment = os.environ
     host, port = environment["MQTT"].split(":")
-    context = ssl.create_default_context(cafile=environment["CA"])
-    context.load_cert_chain(environment["CERT"], environment["KEY"])
-    producer = Producer(
-        {
-            "bootstrap.servers": environment["BOOTSTRAP"],
-            "linger.ms": 5,
-            "compression.type": "lz4",
-            "enable.idempotence": True,
-            "queue.buffering.max.messages": 0,
-        }
-    )
+    producer = passing.producer()
     client = aiomqtt.Client(
         hostname=host,
         port=int(port),
         identifier=environment["CLIENT_ID"],
-        ssl_context=context,
+        ssl_context=passing.tls(),
         clean_start=False,
         session_expiry_interval=3_600,
         receive_max=RECEIVE_MAX,

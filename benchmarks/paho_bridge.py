@@ -4,11 +4,12 @@ It passes bytes on: no identity is verified, nothing is encoded, nothing is boun
 """
 
 import os
-import ssl
 
 import paho.mqtt.client as mqtt
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError
 from paho.mqtt.enums import CallbackAPIVersion
+
+from benchmarks import passing
 
 POLL_EVERY = 50
 
@@ -17,15 +18,7 @@ def main() -> None:
     """Run until killed."""
     environment = os.environ
     host, port = environment["MQTT"].split(":")
-    producer = Producer(
-        {
-            "bootstrap.servers": environment["BOOTSTRAP"],
-            "linger.ms": 5,
-            "compression.type": "lz4",
-            "enable.idempotence": True,
-            "queue.buffering.max.messages": 0,
-        }
-    )
+    producer = passing.producer()
     client = mqtt.Client(
         CallbackAPIVersion.VERSION2,
         client_id=environment["CLIENT_ID"],
@@ -33,9 +26,7 @@ def main() -> None:
         clean_session=False,
         manual_ack=True,
     )
-    context = ssl.create_default_context(cafile=environment["CA"])
-    context.load_cert_chain(environment["CERT"], environment["KEY"])
-    client.tls_set_context(context)
+    client.tls_set_context(passing.tls())
     taken = 0
 
     def on_message(_client: mqtt.Client, _user: object, message: mqtt.MQTTMessage) -> None:
