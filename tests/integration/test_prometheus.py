@@ -272,6 +272,11 @@ async def test_each_promised_metric_has_its_value(stack: RunningStack, tmp_path:
         prometheus(tmp_path / "prometheus", jobs) as running,
         Fleets(stack.layout.bootstrap) as fleets,
     ):
+        until(
+            lambda: running.health() == dict.fromkeys(jobs, "up"),
+            within=30,
+            describe="each endpoint was read: what follows grows from there",
+        )
         async with living(stack, tmp_path / "devices"):
             await asyncio.to_thread(lives, stack, fleets)
             for check in (
