@@ -63,6 +63,7 @@ static unsigned buckets;
 static unsigned rate, burst; /* messages per second of one session, and how many at once */
 static unsigned newcomers_max; /* open sessions of newcomers: one more ends the first of them */
 static struct counts counts;
+static bool reloading; /* the broker asks again about whoever it has a session of */
 
 /* ---- what the plugin tells ---- */
 
@@ -236,10 +237,13 @@ static int on_connect(int event, void *data, void *userdata)
 	struct news news = {.event = "opened", .reason = "connected"};
 	struct identity identity;
 	struct session session;
-	const char *reason = judge(&identity, connecting->client);
+	const char *reason;
 
 	(void)event;
 	(void)userdata;
+	if (reloading)
+		return MOSQ_ERR_SUCCESS;
+	reason = judge(&identity, connecting->client);
 	if (!session_describe(&session, connecting->client, &identity))
 		return MOSQ_ERR_AUTH;
 	if (reason != NULL)
@@ -544,6 +548,30 @@ static int on_control(int event, void *data, void *userdata)
 	return MOSQ_ERR_SUCCESS; /* an error would end the service's connection */
 }
 
+/* ---- the broker reads its configuration again ---- */
+
+/* At SIGHUP the broker judges all sessions anew by the hook of CONNECT, those that are away as well:
+ * they show no certificate. Whom the hook refuses it disconnects, though it is away, and then
+ * mosquitto 2.0 uses the session's memory after it has freed it. Orders close sessions at once, so
+ * there is nothing to judge. Between the two events the broker takes no CONNECT. */
+static int on_reload(int event, void *data, void *userdata)
+{
+	(void)event;
+	(void)data;
+	(void)userdata;
+	reloading = true;
+	return MOSQ_ERR_PLUGIN_DEFER;
+}
+
+static int on_tick(int event, void *data, void *userdata)
+{
+	(void)event;
+	(void)data;
+	(void)userdata;
+	reloading = false;
+	return MOSQ_ERR_SUCCESS;
+}
+
 /* ---- the plugin begins and ends ---- */
 
 static const char *option(const struct mosquitto_opt *options, int count, const char *key)
@@ -613,6 +641,8 @@ static bool register_callbacks(mosquitto_plugin_id_t *plugin)
 		&& mosquitto_callback_register(plugin, MOSQ_EVT_DISCONNECT, on_disconnect, NULL, NULL) == 0
 		&& mosquitto_callback_register(plugin, MOSQ_EVT_ACL_CHECK, on_access, NULL, NULL) == 0
 		&& mosquitto_callback_register(plugin, MOSQ_EVT_MESSAGE, on_message, NULL, NULL) == 0
+		&& mosquitto_callback_register(plugin, MOSQ_EVT_RELOAD, on_reload, NULL, NULL) == 0
+		&& mosquitto_callback_register(plugin, MOSQ_EVT_TICK, on_tick, NULL, NULL) == 0
 		&& mosquitto_callback_register(plugin, MOSQ_EVT_CONTROL, on_control, CONTROL_TOPIC, NULL)
 			== 0;
 }

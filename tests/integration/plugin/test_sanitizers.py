@@ -9,6 +9,7 @@ from tests.integration.plugin import (
     test_newcomers,
     test_refusals,
     test_stamp,
+    test_start,
     test_topics,
     test_wills,
 )
@@ -34,6 +35,7 @@ def test_the_plugin_is_clean_under_the_sanitizers(tmp_path: Path) -> None:
         test_connections.test_a_certificate_must_name_one_device(sanitized)
         test_refusals.test_a_refused_certificate_is_cut_off_and_a_new_one_gets_in(sanitized)
         test_refusals.test_a_killed_broker_keeps_refusals_and_queues(sanitized)
+        test_start.test_a_reload_judges_nobody_again(sanitized)
         test_newcomers.test_a_newcomer_presents_its_certificate_once_a_session(sanitized)
         test_newcomers.test_a_newcomer_takes_nothing_from_the_device_of_its_name(sanitized)
         test_newcomers.test_newcomers_are_few_and_push_no_device_out(sanitized)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiomqtt
 import pytest
@@ -14,12 +15,14 @@ from tests.integration.plugin.rig import (
     BUCKETS,
     MOSQUITTO,
     Broker,
+    bucket_topic,
     device,
     free_port,
     publish,
     run,
     running,
     service,
+    verified,
 )
 
 
@@ -32,6 +35,41 @@ def test_a_reload_changes_nothing(broker: Broker) -> None:
     test_stamp.test_forged_stamps_are_removed(broker)
     test_topics.test_a_foreign_topic_is_refused_and_told(broker, "devices/victim/status")
     test_refusals.test_a_device_cannot_give_orders(broker)
+
+
+def test_a_reload_judges_nobody_again(broker: Broker) -> None:
+    """A session goes on under its number; one that is away shows no certificate, and is kept.
+
+    mosquitto 2.0 disconnects whom the plugin refuses at SIGHUP, and frees a session that is away
+    while it is still in the list of those that expire.
+    """
+    away: dict[str, Any] = {
+        "identifier": "@away",
+        "clean_start": False,
+        "session_expiry_interval": 60,
+    }
+
+    async def scenario() -> None:
+        async with service(broker, **away):
+            pass
+        async with (
+            service(broker) as bridge,
+            device(broker, broker.authority.device("steady")) as sender,
+        ):
+            seen = len(broker.errors())
+            assert broker.process is not None
+            broker.process.send_signal(signal.SIGHUP)
+            broker.await_log("Reloading config", seen)
+            await publish(sender, "devices/steady/status", b"on")
+            told = verified(await bridge.on(bucket_topic("steady", "devices/steady/status")))
+            opened = await bridge.event("steady", "opened")
+            assert told is not None
+            assert (told.sender.session, told.counter) == (opened["session"], 1)
+        assert "refused" not in broker.errors()[seen:]
+        async with service(broker, **away) as bridge:
+            await bridge.on(bucket_topic("steady", "devices/steady/status"))
+
+    run(scenario)
 
 
 def test_a_torn_line_is_cut_and_a_strange_one_stops_the_start(
