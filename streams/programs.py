@@ -11,7 +11,16 @@ import fastavro
 from schemas import codec, fleet_states
 from schemas.pending import PendingRow
 from schemas.states import DeviceRow
-from schemas.topics import DEVICE_STATE, FLEET_STATE
+from schemas.topics import (
+    CERTIFICATE_REQUESTS,
+    DEAD_LETTERS,
+    DECISIONS,
+    DEVICE_COMMANDS,
+    DEVICE_EVENTS,
+    DEVICE_STATE,
+    FLEET_EVENTS,
+    FLEET_STATE,
+)
 from streams.core import device, fleet, machine, wide
 from streams.core.machine import Machine
 from streams.core.partition import Entry, Folded, Partition
@@ -21,6 +30,8 @@ from streams.figures import FleetView
 
 R = TypeVar("R", bound=Any)
 DUE = "next_due_at"
+TOLD = (DEVICE_EVENTS, FLEET_EVENTS, DECISIONS, DEAD_LETTERS)
+"""Where either machine tells the other and everybody."""
 
 
 def entry(record: Input) -> Entry:
@@ -35,13 +46,14 @@ def entry(record: Input) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class MachineProgram(Generic[R]):
-    """A machine and its fold, its rows' types and topic, and what makes figures of a partition."""
+    """A machine and its fold, its rows' types and topic, its outputs' topics, its figures."""
 
     name: str
     machine: Machine[Any] | WideMachine
     run: Callable[[Any, Partition[R], Iterable[Entry]], Folded[R]]
     rows: tuple[type, ...]
     table: str
+    outputs: tuple[str, ...]
     view: Callable[[], View | None]
 
     @property
@@ -96,7 +108,13 @@ def _due_reader(row: type) -> Callable[[bytes], int]:
 
 
 DEVICES: MachineProgram[Any] = MachineProgram(
-    "devices", device.MACHINE, machine.fold, (DeviceRow, PendingRow), DEVICE_STATE, lambda: None
+    "devices",
+    device.MACHINE,
+    machine.fold,
+    (DeviceRow, PendingRow),
+    DEVICE_STATE,
+    (*TOLD, DEVICE_COMMANDS, CERTIFICATE_REQUESTS),
+    lambda: None,
 )
 """What runs on `device.events`."""
 FLEETS: MachineProgram[Any] = MachineProgram(
@@ -113,6 +131,7 @@ FLEETS: MachineProgram[Any] = MachineProgram(
         fleet_states.CampaignRow,
     ),
     FLEET_STATE,
+    TOLD,
     FleetView,
 )
 """What runs on `fleet.events`."""

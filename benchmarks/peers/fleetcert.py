@@ -29,6 +29,7 @@ class Readings:
     name: str = "readings"
     events: str = TOPIC
     table: str = CHANGELOG
+    outputs: tuple[str, ...] = ()
     version: int = 1
     stepped: int = 0
     schema: Any = None

@@ -5,6 +5,7 @@ transaction; then the end of the log; then reading. What is read is therefore al
 Faust's own recovery waits for a *record* at highwater-1; `log.py` says why that never ends here.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,14 +13,24 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollectio
 from confluent_kafka.admin import AdminClient
 
 from configuration.cluster import Cluster
+from schemas.envelope import BROADCAST_KEY
 from schemas.topics import PARTITIONER
 from streams.engine.failure import EngineFailed
-from streams.engine.log import REQUEST_SECONDS, Bounds, bounds, read_to_end
+from streams.engine.log import (
+    READ_UNCOMMITTED,
+    REQUEST_SECONDS,
+    Bounds,
+    bounds,
+    read_to_end,
+)
 
 RECOVERY_SECONDS = 300.0
 """How long a recovery may go without finishing before it fails loudly."""
 FENCE_SECONDS = 60.0
 COMMIT_SECONDS = 60.0
+MARKERS_SECONDS = 5.0
+"""How long the markers of a transaction that the fence ended may take to be seen."""
+MARKERS_POLL_SECONDS = 0.1
 QUEUED_RECORDS_MAX = 1_000_000
 QUEUED_KIB_MAX = 1_048_576
 LINGER_MS = 20
@@ -87,6 +98,48 @@ class Changelog:
     def bounds(self) -> Bounds:
         """Return where the changelog begins and ends. Raises EngineFailed."""
         return bounds(self._cluster, self.topic, self.partition)
+
+    def left_open(self) -> bool:
+        """Tell whether a transaction is open here, which after `fence` none should be.
+
+        Kafka ends a transaction without its marker in a partition that has no leader at that
+        moment: it takes the partition for deleted. The next marker then ends both transactions,
+        in its own way: docs/decisions/0036. Raises EngineFailed.
+        """
+        until = time.monotonic() + MARKERS_SECONDS
+        while self._end() > self.bounds().high:
+            if time.monotonic() > until:
+                return True
+            time.sleep(MARKERS_POLL_SECONDS)
+        return False
+
+    def abort_open(self, outputs: Iterable[str]) -> None:
+        """Abort what `left_open` found, here and in the topics that the same owner writes to.
+
+        Nobody who reads what is committed has seen any of it. Raises EngineFailed.
+        """
+        places = [(self.topic, self.partition)]
+        places += [(topic, one) for topic in outputs for one in range(self.partitions(topic))]
+        try:
+            self._producer.begin_transaction()
+            for topic, partition in places:
+                name = self._cluster.named(topic)
+                self._producer.produce(name, b"", BROADCAST_KEY, partition=partition)
+            self._producer.flush(COMMIT_SECONDS)
+            self._producer.abort_transaction(COMMIT_SECONDS)
+        except (KafkaException, BufferError) as error:
+            raise EngineFailed(
+                f"a transaction left open in {self.topic}[{self.partition}] cannot be aborted: "
+                f"{error}"
+            ) from error
+        if self.left_open():
+            raise EngineFailed(
+                f"{self.topic}[{self.partition}] ends in a transaction that is open, and not ours: "
+                "look for it with `kafka-transactions.sh find-hanging`"
+            )
+
+    def _end(self) -> int:
+        return bounds(self._cluster, self.topic, self.partition, READ_UNCOMMITTED).high
 
     def read(self, start: int, *, within: float = RECOVERY_SECONDS) -> Iterator[tuple[Rows, int]]:
         """Yield what was committed from offset `start` on: records, and the next offset to read.

@@ -21,6 +21,7 @@ from confluent_kafka import (
 from configuration.cluster import Cluster
 from streams.engine.failure import EngineFailed
 
+READ_COMMITTED, READ_UNCOMMITTED = "read_committed", "read_uncommitted"
 READ_MAX = 5_000
 REQUEST_SECONDS = 30.0
 POLL_SECONDS = 0.05
@@ -50,9 +51,12 @@ class Bounds:
     high: int
 
 
-def bounds(cluster: Cluster, topic: str, partition: int) -> Bounds:
-    """Return where the partition begins and ends. Raises EngineFailed."""
-    consumer = _consumer(cluster)
+def bounds(cluster: Cluster, topic: str, partition: int, isolation: str = READ_COMMITTED) -> Bounds:
+    """Return where the partition begins and ends. Raises EngineFailed.
+
+    For a reader of what is committed it ends where the first open transaction begins.
+    """
+    consumer = _consumer(cluster, isolation=isolation)
     try:
         return bounds_of(consumer, TopicPartition(cluster.named(topic), partition))
     except KafkaException as error:
@@ -131,13 +135,13 @@ def read_between(
     return found
 
 
-def _consumer(cluster: Cluster, group: str = "unused") -> Consumer:
+def _consumer(cluster: Cluster, group: str = "unused", isolation: str = READ_COMMITTED) -> Consumer:
     return Consumer(
         cluster.settings(
             {
                 "group.id": group,
                 "enable.auto.commit": False,
-                "isolation.level": "read_committed",
+                "isolation.level": isolation,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 20,

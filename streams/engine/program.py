@@ -81,6 +81,10 @@ class Program(Protocol[R]):
         """The topic of the rows, co-partitioned with the history."""
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """The topics that outputs go to."""
+
+    @property
     def version(self) -> int:
         """The version of the core; what a fold gives changes with it and with nothing else."""
 

@@ -59,14 +59,19 @@ class Recovery:
 
         Raises EngineFailed where it cannot be done, Abandoned where it is no longer wanted.
         """
+        left_open = self.changelog.left_open()
         topic_id, kept = self.changelog.topic_id(), self.changelog.bounds()
         at = self.store.position
         objection = "" if at is None else _objection(at, topic_id, kept)
         if at is None or objection:
             at = self._emptied(topic_id, kept.low, objection)
+        if left_open:  # behind the look at the store, which may hold rows of it
+            log.warning("transaction.left_open", partition=self.partition, offset=kept.high)
+            self.changelog.abort_open(self.program.outputs)
         at = self._read(at)
         row, deadlines, rows = self._index()
-        last = self._applied(row, rows, kept)
+        nothing_yet = left_open and kept.high == 0
+        last = -1 if nothing_yet else self._applied(row, rows, kept)
         if rows == row.rows and last == row.applied_offset:
             return row, deadlines, at
         at = self._rebuilt(row, rows, last, at)

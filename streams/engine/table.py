@@ -193,6 +193,8 @@ class TablePartition(Generic[R]):
             for number in numbers:
                 message = {"key": one.key, "value": data}
                 by_place.setdefault((one.topic, number), []).append(message)
+        if undeclared := {topic for topic, _ in by_place}.difference(self._program.outputs):
+            raise EngineFailed(f"{self._program.name} writes to {undeclared}, which it hides")
         return by_place
 
     def _check_version(self) -> None:

@@ -13,6 +13,7 @@ from client.rights import Rights, Rule
 from configuration.model import Configuration
 from docs.draw import kafka_page
 from schemas.topics import BY_NAME, DECISIONS, DEVICE_EVENTS, FLEET_EVENTS
+from streams.programs import PROGRAMS
 
 USUAL = rights.rights(Configuration())
 PREFIXES = st.text("abc.-_", max_size=8)
@@ -75,6 +76,12 @@ def test_only_workers_decide_and_only_people_and_they_write_for_fleets() -> None
     writers = [name for name, one in USUAL.items() if FLEET_EVENTS in one.writes]
     assert writers == ["worker", "operator", "administrator"]
     assert all(DEVICE_EVENTS in one.writes for one in USUAL.values())
+
+
+def test_a_worker_may_write_all_that_its_programs_put_out() -> None:
+    """And nothing else, but the rows."""
+    outputs = {topic for one in PROGRAMS for topic in (*one.outputs, one.table)}
+    assert set(USUAL["worker"].writes) == outputs
 
 
 def test_the_document_has_every_right() -> None:

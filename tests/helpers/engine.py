@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections import Counter
@@ -11,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from client.fleet import Fleet
@@ -24,7 +26,11 @@ from schemas.envelope import Evidence, Numbering
 from schemas.events import CertificateFacts, DeviceRegistered, DeviceReported
 from schemas.topics import BY_NAME, DECISIONS, DEVICE_EVENTS, PARTITIONER
 from streams import replay
-from streams.engine.log import committed
+from streams.engine import history
+from streams.engine.log import bounds, committed
+from streams.engine.program import Program
+from streams.engine.table import Place, TablePartition
+from streams.programs import DEVICES
 from tests.helpers.wait import until
 
 DAY = 86_400_000
@@ -128,6 +134,33 @@ class Rig:
     def until_applied(self, sequence: int, within: float = WITHIN) -> None:
         """Wait until every device's row has this sequence."""
         until(lambda: self.applied(sequence), within=within, describe=f"{sequence} is applied")
+
+    @contextmanager
+    def owner(self, disk: str, program: Program[Any] = DEVICES) -> Iterator[TablePartition[Any]]:
+        """Own partition 0 in this process, with the rows on `disk`."""
+        place = Place(
+            Cluster(self.bootstrap), self.application, self.directory / disk, self.snapshots
+        )
+        table: TablePartition[Any] = TablePartition(program, 0, place)
+        try:
+            table.open(threading.Event())
+            yield table
+        finally:
+            table.close()
+
+    def fold(self, table: TablePartition[Any]) -> None:
+        """Apply what is not applied yet, and commit the offset as Faust would."""
+        cluster, start = Cluster(self.bootstrap), table.row.applied_offset + 1
+        end = bounds(cluster, DEVICE_EVENTS, 0).high
+        table.apply(list(history.records(cluster, DEVICE_EVENTS, 0, start, end)))
+        self.skip(table.row.applied_offset + 1)
+
+    def skip(self, offset: int) -> None:
+        """Commit an offset for the group."""
+        group = {"bootstrap.servers": self.bootstrap, "group.id": self.application}
+        consumer = Consumer(group)
+        consumer.commit(offsets=[TopicPartition(DEVICE_EVENTS, 0, offset)], asynchronous=False)
+        consumer.close()
 
     def until_ended(self, process: subprocess.Popen[bytes], within: float = WITHIN) -> int:
         """Wait until a worker has ended, and return its exit code."""

@@ -51,9 +51,10 @@ class KafkaProcess:
         log_more: str = "",
     ) -> None:
         self._libs = kafka.install(TOOLS)
-        port, controller = free_ports(2)
+        port, self.controller_port = free_ports(2)
         self.bootstrap = f"127.0.0.1:{port}"
-        data = directory / "data"
+        self.data = data = directory / "data"
+        controller = self.controller_port
         self._properties = kafka.configure(port, controller, data, directory / "kafka.properties")
         with self._properties.open("a") as file:
             file.writelines(
@@ -89,6 +90,23 @@ class KafkaProcess:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+
+def second_broker(first: KafkaProcess, directory: Path) -> KafkaProcess:
+    """Return a broker, node 2, that joins the cluster of the first, which is its controller."""
+    directory.mkdir(parents=True)
+    own_id, id_of_all = (kafka._cluster_file(one) for one in (directory / "data", first.data))
+    own_id.write_text(id_of_all.read_text())
+
+    def joining(bootstrap: str, _controller: int) -> Mapping[str, str]:
+        return {
+            "process.roles": "broker",
+            "node.id": "2",
+            "controller.quorum.voters": f"1@127.0.0.1:{first.controller_port}",
+            "listeners": f"PLAINTEXT://{bootstrap}",
+        }
+
+    return KafkaProcess(directory, joining)
 
 
 class KafkaContainer:

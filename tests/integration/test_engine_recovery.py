@@ -3,14 +3,13 @@
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
+from confluent_kafka import OFFSET_END, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from client.fleet import Fleet
@@ -26,7 +25,7 @@ from streams.engine import history
 from streams.engine.changelog import Changelog
 from streams.engine.failure import EngineFailed
 from streams.engine.log import bounds
-from streams.engine.program import Input, Program
+from streams.engine.program import Input
 from streams.engine.recovery import Abandoned
 from streams.engine.table import APPLICATION, Place, TablePartition
 from streams.programs import DEVICES
@@ -42,43 +41,11 @@ def engine(kafka: str, tmp_path: Path) -> Rig:
     return rig(kafka, tmp_path)
 
 
-@contextmanager
-def owner(engine: Rig, disk: str, program: Program[Any] = DEVICES) -> Iterator[Table]:
-    """Own the partition in this process, with the rows on `disk`."""
-    place = Place(
-        Cluster(engine.bootstrap), engine.application, engine.directory / disk, engine.snapshots
-    )
-    table: Table = TablePartition(program, 0, place)
-    try:
-        table.open(threading.Event())
-        yield table
-    finally:
-        table.close()
-
-
-def fold(engine: Rig, table: Table) -> None:
-    """Apply what is not applied yet, and commit the offset as Faust would."""
-    end = bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).high
-    records = history.records(
-        Cluster(engine.bootstrap), DEVICE_EVENTS, 0, table.row.applied_offset + 1, end
-    )
-    table.apply(list(records))
-    skip(engine, table.row.applied_offset + 1)
-
-
-def skip(engine: Rig, offset: int) -> None:
-    """Commit an offset for the group."""
-    group = {"bootstrap.servers": engine.bootstrap, "group.id": engine.application}
-    consumer = Consumer(group)
-    consumer.commit(offsets=[TopicPartition(DEVICE_EVENTS, 0, offset)], asynchronous=False)
-    consumer.close()
-
-
 def lived(engine: Rig, disk: str, first: int, last: int) -> None:
     """Report from `first` to `last` and fold it on `disk`."""
     engine.report(first, last)
-    with owner(engine, disk) as table:
-        fold(engine, table)
+    with engine.owner(disk) as table:
+        engine.fold(table)
 
 
 def cut(engine: Rig, offset: int) -> None:
@@ -137,10 +104,10 @@ def test_the_rows_come_back_whatever_the_changelog_ends_with(
     lived(engine, "kept", 1, 3)
     assert callable(end)
     end(engine)
-    with owner(engine, disk) as table:
+    with engine.owner(disk) as table:
         assert table.row.rows == engine.devices
     lived(engine, disk, 4, 6)
-    with owner(engine, "third") as table:
+    with engine.owner("third") as table:
         assert table.row.rows == engine.devices
     assert engine.applied(6)
     engine.assert_undisturbed()
@@ -151,8 +118,8 @@ def test_a_store_behind_the_cut_is_thrown_away(engine: Rig) -> None:
     lived(engine, "behind", 1, 3)
     lived(engine, "ahead", 4, 6)
     cut(engine, bounds(Cluster(engine.bootstrap), DEVICE_STATE, 0).high - engine.devices // 2)
-    with owner(engine, "behind") as table:
-        fold(engine, table)
+    with engine.owner("behind") as table:
+        engine.fold(table)
     assert engine.applied(6)
     engine.assert_undisturbed()
 
@@ -164,18 +131,18 @@ def test_a_cut_table_without_its_history_fails_loudly(engine: Rig) -> None:
     admin = AdminClient({"bootstrap.servers": engine.bootstrap})
     for future in admin.delete_records([TopicPartition(DEVICE_EVENTS, 0, 5)]).values():
         future.result()
-    with pytest.raises(EngineFailed, match=r"begins at 5.*no sound"), owner(engine, "new"):
+    with pytest.raises(EngineFailed, match=r"begins at 5.*no sound"), engine.owner("new"):
         pass
 
 
 def test_an_emptied_table_of_a_group_without_offsets_fails_loudly(engine: Rig) -> None:
     """Nobody knows how far the history was applied: folding it all again would double effects."""
     engine.report(1, 1)
-    with owner(engine, "kept") as table:
+    with engine.owner("kept") as table:
         end = bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).high
         table.apply(list(history.records(Cluster(engine.bootstrap), DEVICE_EVENTS, 0, 0, end)))
     emptied(engine)
-    with pytest.raises(EngineFailed, match="was emptied, and group"), owner(engine, "new"):
+    with pytest.raises(EngineFailed, match="was emptied, and group"), engine.owner("new"):
         pass
 
 
@@ -185,7 +152,7 @@ def test_what_the_group_skipped_is_read_from_the_history(engine: Rig) -> None:
     engine.report(4, 6)
     end = bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).high
     last = history.records(Cluster(engine.bootstrap), DEVICE_EVENTS, 0, end - 1, end)
-    with owner(engine, "kept") as table:
+    with engine.owner("kept") as table:
         table.apply(list(last))
     assert engine.applied(6)
     engine.assert_undisturbed()
@@ -281,6 +248,7 @@ class Marks:
     name: str = "marks"
     events: str = DEVICE_EVENTS
     table: str = DEVICE_STATE
+    outputs: tuple[str, ...] = ()
     version: int = 1
     seen: list[bytes] = field(default_factory=list)
 
@@ -330,24 +298,24 @@ def test_another_program_reads_in_order_and_removes_rows(engine: Rig) -> None:
 
     program = Marks()
     say(*((f"m{number}", "set") for number in range(5)), ("other", "set"))
-    with owner(engine, "kept", program) as table:
-        fold(engine, table)
+    with engine.owner("kept", program) as table:
+        engine.fold(table)
         say(("m2", "end"), ("m0", "end"))
-        fold(engine, table)
+        engine.fold(table)
         assert program.seen == [b"m2", b"m3"]
         say(("m2", "end"), ("m4", "end"), ("m4", "set"))
-        fold(engine, table)
+        engine.fold(table)
         assert program.seen == [b"m3", b"m4"]
         say(("m3", "set"), ("other", "end"))
-        fold(engine, table)
+        engine.fold(table)
         view = table.standing.view
         assert isinstance(view, Marked)
         assert (view.there(), view.first, view.other) == ([b"m1", b"m3", b"m4"], b"m1", None)
         say(("other", "set"))
-        fold(engine, table)
-    with owner(engine, "empty", program) as table:
+        engine.fold(table)
+    with engine.owner("empty", program) as table:
         say(("m9", "set"))
-        fold(engine, table)
+        engine.fold(table)
         assert table.row.rows == 5
         view = table.standing.view
         assert isinstance(view, Marked)

@@ -1,8 +1,5 @@
 """Snapshots, the trimmed history and the upgrade of the core, on a real Kafka."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +20,10 @@ from schemas.topics import DEVICE_EVENTS, DEVICE_STATE
 from streams import replay, retention
 from streams.core.device import MACHINE
 from streams.core.turn import Turn
-from streams.engine import history, snapshot
+from streams.engine import snapshot
 from streams.engine.failure import EXIT_FAILED, EngineFailed
 from streams.engine.log import bounds
 from streams.engine.snapshot import SnapshotDamaged
-from streams.engine.table import Place, TablePartition
 from streams.programs import DEVICES
 from tests.helpers.engine import Rig, rig
 
@@ -49,32 +45,11 @@ def engine(kafka: str, tmp_path: Path) -> Rig:
     return rig(kafka, tmp_path)
 
 
-@contextmanager
-def owner(engine: Rig, disk: str, program: Any = DEVICES) -> Iterator[TablePartition[DeviceRow]]:
-    """Own the partition in this process, with the rows on `disk`."""
-    place = Place(
-        Cluster(engine.bootstrap), engine.application, engine.directory / disk, engine.snapshots
-    )
-    table: TablePartition[DeviceRow] = TablePartition(program, 0, place)
-    try:
-        table.open(threading.Event())
-        yield table
-    finally:
-        table.close()
-
-
-def fold(engine: Rig, table: TablePartition[DeviceRow]) -> None:
-    """Apply what is not applied yet."""
-    end = bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).high
-    first = table.row.applied_offset + 1
-    table.apply(list(history.records(Cluster(engine.bootstrap), DEVICE_EVENTS, 0, first, end)))
-
-
 def lived(engine: Rig, first: int, last: int, disk: str = "kept", program: Any = DEVICES) -> None:
     """Report from `first` to `last` and fold it."""
     engine.report(first, last)
-    with owner(engine, disk, program) as table:
-        fold(engine, table)
+    with engine.owner(disk, program) as table:
+        engine.fold(table)
 
 
 def activate(engine: Rig, number: int, version: int = NEWER) -> int:
@@ -175,8 +150,8 @@ def test_an_upgrade_is_marked_and_verified_from_its_mark(engine: Rig) -> None:
     lived(engine, 1, 3)
     mark = activate(engine, 1)
     engine.report(4, 4)
-    with pytest.raises(EngineFailed, match="start a newer worker"), owner(engine, "kept") as table:
-        fold(engine, table)
+    with pytest.raises(EngineFailed, match="start a newer worker"), engine.owner("kept") as table:
+        engine.fold(table)
     lived(engine, 5, 6, program=NEWER_DEVICES)
     (file,) = snapshot.files(engine.snapshots, DEVICE_STATE, 0)
     assert snapshot.read(file).header.applied_offset == mark
@@ -196,7 +171,7 @@ def test_a_worker_of_an_older_core_refuses(engine: Rig) -> None:
         engine.until_applied(3)
         with (
             pytest.raises(EngineFailed, match="core activate"),
-            owner(engine, "newer", NEWER_DEVICES),
+            engine.owner("newer", NEWER_DEVICES),
         ):
             pass
         said = fleetcert(engine, "core", "activate", str(NEWER), "--yes")
