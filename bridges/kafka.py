@@ -6,11 +6,12 @@ waits for Kafka is bounded in bytes, and everything goes out in order once Kafka
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any, Protocol
 
 import structlog
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from configuration.cluster import Cluster
 from schemas import topics
@@ -29,6 +30,14 @@ IDLE_SECONDS = 0.02
 
 class Full(OSError):
     """The queue is full all the same: leave the session, the door keeps what is unsaid."""
+
+
+class Record(Protocol):
+    """One record of many: `done` becomes true once Kafka has it."""
+
+    key: bytes
+    value: bytes | None
+    done: bool
 
 
 class Recorder:
@@ -86,11 +95,26 @@ class Recorder:
                 self._producer.produce(name, value, key, partition, on_delivery=delivered)
         except BufferError as error:
             raise Full(f"{len(self._producer)} records wait for Kafka") from error
-        if not self._waiting_bytes:
-            self._heard = time.monotonic()
-        self._waiting_bytes += size
-        if self._waiting_bytes > self._waiting_bytes_max:
-            self._room.clear()
+        self._wait_for(size)
+
+    def record_all(self, by_topic: Mapping[str, Sequence[Record]]) -> None:
+        """Publish many records, those of a topic in their order: half the time of one by one.
+
+        Raises Full before the first of them where not all have room.
+        """
+        records = [one for some in by_topic.values() for one in some]
+        size = sum(len(one.value or b"") for one in records) + RECORD_OVERHEAD * len(records)
+        if self._waiting_bytes + size > OVERSHOOT * self._waiting_bytes_max:
+            raise Full(f"{len(self._producer)} records wait for Kafka")
+        arrived = self._arrived
+        for topic, some in by_topic.items():
+            messages: list[dict[str, Any]] = [
+                {"key": one.key, "value": one.value, "callback": partial(arrived, one)}
+                for one in some
+            ]
+            self._producer.produce_batch(self._named(topic), messages)
+            _demand_all(messages)
+        self._wait_for(size)
 
     @property
     def waiting_bytes(self) -> int:
@@ -115,7 +139,12 @@ class Recorder:
 
     def poll(self) -> int:
         """Run the callbacks that are ready; return their number. Raises SystemExit when fatal."""
-        count = int(self._producer.poll(0))
+        before = self._waiting_bytes
+        count = int(self._producer.poll(0))  # errors are among them
+        if self._waiting_bytes < before:
+            self._heard = time.monotonic()
+            if self._waiting_bytes <= self._waiting_bytes_max // 2:
+                self._room.set()
         if self._fatal is not None:
             log.error("kafka.fatal", error=str(self._fatal))
             raise SystemExit(EXIT_FATAL)
@@ -131,15 +160,28 @@ class Recorder:
         found = self._producer.list_topics(name, timeout=seconds).topics[name]
         return len(found.partitions)
 
+    def _wait_for(self, size: int) -> None:
+        """Let so many bytes more wait for Kafka."""
+        if not self._waiting_bytes:
+            self._heard = time.monotonic()
+        self._waiting_bytes += size
+        if self._waiting_bytes > self._waiting_bytes_max:
+            self._room.clear()
+
     def _delivered(
         self, done: Callable[[], None], size: int, error: KafkaError | None, _message: object
     ) -> None:
         self._waiting_bytes -= size
-        self._heard = time.monotonic()
-        if self._waiting_bytes <= self._waiting_bytes_max // 2:
-            self._room.set()
         if error is None:
             done()
+        else:
+            self._fatal = error
+
+    def _arrived(self, record: Record, error: KafkaError | None, _message: object) -> None:
+        """Like `_delivered`, in one call: this runs for each message of a device."""
+        self._waiting_bytes -= len(record.value or b"") + RECORD_OVERHEAD
+        if error is None:
+            record.done = True
         else:
             self._fatal = error
 
@@ -148,3 +190,10 @@ class Recorder:
             self._fatal = error
         else:
             log.warning("kafka.error", error=str(error))
+
+
+def _demand_all(messages: Iterable[Mapping[str, Any]]) -> None:
+    """Raise KafkaException where the producer took a message not even into its queue."""
+    for one in messages:
+        if "_error" in one:
+            raise KafkaException(one["_error"])

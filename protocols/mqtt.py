@@ -14,6 +14,7 @@ waits, while the keep-alive goes on.
 
 import asyncio
 import contextlib
+import struct
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
@@ -45,6 +46,9 @@ SILENCE_MAX = 1.5
 """Keep-alives without a word of the broker, after which the session is given up."""
 REFUSAL = 0x80
 """Reason codes from here on are refusals (MQTT 5 section 2.4); the codec's have no order."""
+
+PUBACK, PUBACK_HEADER, SUCCESS = struct.Struct(">HHB"), 0x4003, 0
+"""A PUBACK: type and length, packet id, reason code (MQTT 5 section 3.4)."""
 
 AT_MOST_ONCE = aiomqtt.QoS.AT_MOST_ONCE
 AT_LEAST_ONCE = aiomqtt.QoS.AT_LEAST_ONCE
@@ -106,7 +110,9 @@ class Client(aiomqtt.Client):
 
     async def puback_all(self, packet_ids: Iterable[int]) -> None:
         """Acknowledge many QoS 1 messages in one write."""
-        await self._write(b"".join([PubAckPacket(packet_id=one).write() for one in packet_ids]))
+        await self._write(
+            b"".join([PUBACK.pack(PUBACK_HEADER, one, SUCCESS) for one in packet_ids])
+        )
 
     @property
     def silent_seconds(self) -> float:

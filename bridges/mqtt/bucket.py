@@ -11,6 +11,7 @@ the repeats of this last step harmless.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
 
 import structlog
 from mqtt5 import PublishPacket
@@ -26,11 +27,26 @@ from protocols.waiting import until_first
 
 log = structlog.get_logger()
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
-YIELD_EVERY = 200
-"""Messages after which a reader lets everyone else have a turn."""
+TURN_MESSAGES, TURN_BYTES = 200, 1_048_576
+"""What a reader takes before everyone else has a turn, and before it asks for room again."""
 WILLS = "devices/+/status"
 WILLS_BUCKET = 0
 """Wills pass no hook of the plugin, so they come in no bucket: one bucket's owner counts them."""
+
+
+def turns(batch: Sequence[Message]) -> Iterator[list[Message]]:
+    """Cut a batch into what is taken at once, bounded in messages and, but for one, in bytes."""
+    turn: list[Message] = []
+    size = 0
+    for message in batch:
+        bytes_more = len(message.payload or b"") if isinstance(message, PublishPacket) else 0
+        if turn and (len(turn) >= TURN_MESSAGES or size + bytes_more > TURN_BYTES):
+            yield turn
+            turn, size = [], 0
+        turn.append(message)
+        size += bytes_more
+    if turn:
+        yield turn
 
 
 class Bucket:
@@ -99,14 +115,14 @@ class Bucket:
         while True:
             await self._recorder.until_room()
             batch = await client.batch()
-            for start in range(0, len(batch), YIELD_EVERY):
-                self._take(batch[start : start + YIELD_EVERY])
+            for turn in turns(batch):
+                self._take(turn)
                 await asyncio.sleep(0)
                 await self._recorder.until_room()
 
     def _take(self, batch: list[Message]) -> None:
-        now, sizes = time.time_ns() // 1_000_000, []
-        translate, record, on_way = self._translator.translate, self._recorder.record, self._on_way
+        now, sizes, recorded = time.time_ns() // 1_000_000, [], dict[str, list[Taken]]()
+        translate, taken_all = self._translator.translate, list[Taken]()
         for packet in batch:
             if not isinstance(packet, PublishPacket):
                 continue
@@ -119,16 +135,18 @@ class Bucket:
                 topic, payload, packet.content_type or "", packet.user_properties, now
             )
             taken.packet_id = packet.packet_id
-            on_way.append(taken)
+            taken_all.append(taken)
             if taken.refused is not None:
                 self._meter.refused(taken.refused.value)
             if taken.value is None:
                 if taken.hint:
                     self._meter.hint(taken.hint)
-                taken.finish()
+                taken.done = True
                 self._progressed.set()
-                continue
-            record(taken.topic, taken.key, taken.value, taken.finish)
+            else:
+                recorded.setdefault(taken.topic, []).append(taken)
+        self._recorder.record_all(recorded)
+        self._on_way += taken_all
         self._meter.received(sizes)
 
     async def _acknowledge(self, client: Client) -> None:

@@ -68,10 +68,7 @@ class Taken:
     presented: str = ""
     packet_id: int | None = None
     done: bool = False
-
-    def finish(self) -> None:
-        """Kafka has it, or need not."""
-        self.done = True
+    """Kafka has it, or need not."""
 
 
 class Translator:
