@@ -1,10 +1,14 @@
 """The CoAP bridge's speed: `python -m benchmarks.coap [--seconds N] [--sessions N ...]`.
 
-A bridge process with a real Kafka; clients in processes of their own, each session with one request
-of 200 bytes at a time, answered after Kafka has it. Prints requests per second, the server's CPU
-seconds per million requests, and its memory per session. Beside it in the same run libcoap's server
-in C (Debian: libcoap3-bin), which keeps the last body in memory, looks at no client's certificate
-and speaks no DTLS 1.3: what the protocol alone costs.
+Bridge processes with a real Kafka; each session has one request of 200 bytes at a time, answered
+after Kafka has it. Prints requests per second, the server's CPU seconds per million requests, and
+its memory per session; then how long it takes until all observers of `/commands` are told of one
+each. Beside it in the same run libcoap's server in C (Debian: libcoap3-bin), which keeps the last
+body in memory, looks at no client's certificate and speaks no DTLS 1.3: what the protocol alone
+costs. `two` are two bridge processes that share a port (SO_REUSEPORT).
+
+The clients of coaps+tcp and of plain discovery are in Go, so that they leave the cores to the
+server; DTLS 1.3 is spoken by no library of Go, its clients are processes in Python.
 """
 
 import argparse
@@ -16,29 +20,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from aiocoap.numbers import codes
+from confluent_kafka import Producer
 
+from benchmarks.rig import go_program
 from client.local import topics
 from client.local.ports import free_ports
 from client.local.processes import listens
 from configuration.cluster import Cluster
+from schemas import codec
+from schemas.commands import InstallCertificate
+from schemas.topics import DEVICE_COMMANDS, PARTITIONER
 from tests.coap.client import Client, association
 from tests.coap.rig import Authorities, Identity
-from tests.coap.test_tcp import SETTINGS, Peer, event, tls
 from tests.helpers.kafka import kafka_broker
 from tests.helpers.wait import until
 
-TRANSPORTS = ("coaps+tcp", "DTLS 1.3", "DTLS 1.2")
+PLAIN, TCP = "plain", "coaps+tcp"
+TRANSPORTS = (PLAIN, TCP, "DTLS 1.3", "DTLS 1.2")
 BODY = b'{"boot": 1, "sequence": %d, "body": "' + b"x" * 160 + b'"}'
+BODY_BYTES = 160
 Session = Callable[[int], Awaitable[codes.Code]]
 PROCESSES = 2
 PATIENCE_SECONDS = 10.0
 """Nothing is lost here: a slow answer is not asked for again."""
+HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True)
@@ -47,38 +59,28 @@ class Server:
 
     name: str
     port: int
-    pid: int
+    plain_port: int
+    pids: tuple[int, ...]
     transports: tuple[str, ...]
     method: codes.Code
+    bootstrap: str = ""
+    """Of the Kafka behind it, where there is one."""
+
+    def usage(self) -> tuple[float, int]:
+        """Return CPU seconds and resident bytes of its processes."""
+        each = [_usage(one) for one in self.pids]
+        return sum(one[0] for one in each), sum(one[1] for one in each)
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one process of clients does."""
+    """What one process of clients over DTLS does."""
 
     transport: str
     port: int
     method: codes.Code
     who: list[Identity]
-    ca: Path
     seconds: float
-
-
-async def _tcp(load: Load, identity: Identity) -> Session:
-    opened = await asyncio.open_connection(
-        "127.0.0.1", load.port, ssl=tls(load.ca, identity), server_hostname="localhost"
-    )
-    peer = Peer(*opened)
-    peer.say(SETTINGS)
-    await peer.hear()
-
-    async def ask(sequence: int) -> codes.Code:
-        message = event(sequence.to_bytes(4, "big"), sequence, 160)
-        message.code = load.method
-        peer.say(message)
-        return (await peer.hear()).code
-
-    return ask
 
 
 async def _udp(load: Load, identity: Identity) -> Session:
@@ -108,8 +110,7 @@ async def _talk(ask: Session, ends: float) -> int:
 
 
 async def _load(pipe: Connection, load: Load) -> int:
-    opener = _tcp if load.transport == "coaps+tcp" else _udp
-    opened = [await opener(load, one) for one in load.who]
+    opened = [await _udp(load, one) for one in load.who]
     pipe.send("ready")
     await asyncio.to_thread(pipe.recv)
     ends = time.monotonic() + load.seconds
@@ -127,52 +128,182 @@ def _usage(pid: int) -> tuple[float, int]:
     return ticks / os.sysconf("SC_CLK_TCK"), int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure(
-    server: Server, transport: str, sessions: int, seconds: float, pki: Authorities
-) -> None:
-    """Run one load and print its line."""
-    who = [pki.device(f"bench-{number}") for number in range(sessions)]
-    _, empty = _usage(server.pid)
-    running = []
-    for number in range(min(PROCESSES, sessions)):
-        here, there = multiprocessing.Pipe()
-        some = who[number::PROCESSES]
-        load = Load(transport, server.port, server.method, some, pki.service_ca, seconds)
-        process = multiprocessing.Process(target=_client, args=(there, load))
-        process.start()
-        running.append((process, here))
-    assert {here.recv() for _, here in running} == {"ready"}
-    cpu, memory = _usage(server.pid)
-    for _, here in running:
-        here.send("go")
-    total = sum(here.recv() for _, here in running)
-    spent, _ = _usage(server.pid)
-    for process, _ in running:
-        process.join()
-    print(
-        f"{server.name:9} {transport:9} {sessions:6} sessions {total / seconds:8.0f} requests/s "
-        f"{1e6 * (spent - cpu) / total:7.1f} CPU s per million "
-        f"{(memory - empty) / sessions / 1024:7.1f} KiB per open session",
-        flush=True,
-    )
+@dataclass(frozen=True)
+class Bench:
+    """What the runs have in common."""
+
+    folder: Path
+    pki: Authorities
+    seconds: float
+    made: list[Identity] = field(default_factory=list)
+
+    def devices(self, count: int) -> list[Identity]:
+        """Return certificates of so many devices."""
+        missing = range(len(self.made), count)
+        self.made.extend(self.pki.device(_name(number)) for number in missing)
+        return self.made[:count]
+
+    def ask(self, server: Server, transport: str, sessions: int) -> None:
+        """Run one load and print its line."""
+        who = self.devices(0 if transport == PLAIN else sessions)
+        _, empty = server.usage()
+        opened = self._python if transport.startswith("DTLS") else self._go
+        with opened(server, transport, sessions, who) as go:
+            cpu, memory = server.usage()
+            total = go()
+            spent, _ = server.usage()
+        print(
+            f"{server.name:9} {transport:9} {sessions:6} sessions "
+            f"{total / self.seconds:8.0f} requests/s "
+            f"{1e6 * (spent - cpu) / total:7.1f} CPU s per million "
+            f"{(memory - empty) / sessions / 1024:7.1f} KiB per open session",
+            flush=True,
+        )
+
+    def tell(self, server: Server, count: int) -> None:
+        """Let so many devices observe, write a command for each, and print when all were told."""
+        who = self.devices(count)
+        with self._loading(server, TCP, "observe", who, {}) as load:
+            cpu, _ = server.usage()
+            _say(load, "go")
+            _command_all(server.bootstrap, [_name(number) for number in range(count)])
+            seconds = float(_line(load))
+            spent, _ = server.usage()
+        print(
+            f"{server.name:9} {TCP:9} {count:6} observers told in {seconds:6.2f} s, "
+            f"{1e6 * (spent - cpu) / count:7.1f} CPU s per million",
+            flush=True,
+        )
+
+    @contextlib.contextmanager
+    def _go(
+        self, server: Server, transport: str, sessions: int, who: list[Identity]
+    ) -> Iterator[Callable[[], int]]:
+        kind = "discovery" if transport == PLAIN else "coap"
+        options = {
+            "n": sessions,
+            "seconds": self.seconds,
+            "method": server.method.name,
+            "size": BODY_BYTES,
+        }
+        with self._loading(server, transport, kind, who, options) as load:
+
+            def go() -> int:
+                _say(load, "go")
+                return int(_line(load))
+
+            yield go
+
+    @contextlib.contextmanager
+    def _loading(
+        self,
+        server: Server,
+        transport: str,
+        kind: str,
+        who: list[Identity],
+        options: Mapping[str, object],
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Run the load generator; its sessions are open."""
+        listed = self.folder / "load.csv"
+        listed.write_text(
+            "".join(
+                f"{_name(number)},{one.certificate_file},{one.key_file}\n"
+                for number, one in enumerate(who)
+            )
+        )
+        port = server.plain_port if transport == PLAIN else server.port
+        command = [str(go_program("load")), kind, f"-ca={self.pki.service_ca}"]
+        command += [f"-addr=127.0.0.1:{port}", f"-devices={listed}"]
+        command += [f"-{key}={value}" for key, value in options.items()]
+        load = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        try:
+            assert _line(load) == "ready"
+            yield load
+        finally:
+            load.kill()
+            load.wait()
+
+    @contextlib.contextmanager
+    def _python(
+        self, server: Server, transport: str, sessions: int, who: list[Identity]
+    ) -> Iterator[Callable[[], int]]:
+        pipes, running = [], []
+        for number in range(min(PROCESSES, sessions)):
+            here, there = multiprocessing.Pipe()
+            some = who[number::PROCESSES]
+            load = Load(transport, server.port, server.method, some, self.seconds)
+            process = multiprocessing.Process(target=_client, args=(there, load))
+            process.start()
+            running.append(process)
+            pipes.append(here)
+        assert {here.recv() for here in pipes} == {"ready"}
+
+        def go() -> int:
+            for here in pipes:
+                here.send("go")
+            return sum(here.recv() for here in pipes)
+
+        yield go
+        for process in running:
+            process.join()
+
+
+def _name(number: int) -> str:
+    return f"bench-{number}"
+
+
+def _line(load: subprocess.Popen[str]) -> str:
+    assert load.stdout is not None
+    said = load.stdout.readline().strip()
+    if not said:
+        raise SystemExit("the load generator has ended")
+    return said
+
+
+def _say(load: subprocess.Popen[str], word: str) -> None:
+    assert load.stdin is not None
+    load.stdin.write(f"{word}\n")
+
+
+def _command_all(bootstrap: str, devices: list[str]) -> None:
+    """Write a command for each device."""
+    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": PARTITIONER})
+    now = time.time_ns() // 1_000_000
+    for one in devices:
+        command = InstallCertificate(f"told-{one}", one, 1, now, now + HOUR_MS, bytes(500))
+        producer.produce(DEVICE_COMMANDS, codec.encode(command), one)
+    assert producer.flush(PATIENCE_SECONDS) == 0
 
 
 @contextlib.contextmanager
-def _bridge(folder: Path, pki: Authorities, transports: tuple[str, ...]) -> Iterator[Server]:
-    """Run a bridge process with a real Kafka."""
-    (port,), said = free_ports(1), folder / "bridge.log"
-    (folder / "kafka").mkdir()
-    with kafka_broker(folder / "kafka") as kafka:
+def _bridges(
+    folder: Path, pki: Authorities, transports: tuple[str, ...], count: int, name: str
+) -> Iterator[Server]:
+    """Run bridge processes that share their port, with a real Kafka."""
+    port, plain = free_ports(2)
+    with contextlib.ExitStack() as running:
+        (folder / name).mkdir()
+        kafka = running.enter_context(kafka_broker(folder / name))
         topics.create_topics(Cluster(kafka.bootstrap), 2)
         command = [sys.executable, "-m", "bridges", "coap", "--bootstrap", kafka.bootstrap]
         command += ["--port", str(port), "--cert", str(folder / "bridge.pem")]
         command += ["--key", str(folder / "bridge.key"), "--device-ca", str(pki.device_ca)]
-        command += ["--requests-per-second", "1000000", "--plain-port", "0"]
-        command += ["--renewal-port", "0"]
-        command += ["--dtls", "DTLSv1.3", "DTLSv1.2"]
-        with _process(command, said) as bridge:
-            until(lambda: "coap.offered" in said.read_text(), within=30, describe="it listens")
-            yield Server("fleetcert", port, bridge.pid, transports, codes.POST)
+        command += ["--requests-per-second", "1000000", "--plain-port", str(plain)]
+        command += ["--renewal-port", "0", "--dtls", "DTLSv1.3", "DTLSv1.2"]
+        command += ["--sessions-max", "10000"] + (["--shared"] if count > 1 else [])
+        pids = []
+        for number in range(count):
+            said = folder / f"{name}-{number}.log"
+            own = [*command, "--client-id", f"{name}-{number}"]
+            pids.append(running.enter_context(_process(own, said)).pid)
+            until(
+                lambda: "coap.offered" in said.read_text(),  # noqa: B023 - it has run by then
+                within=30,
+                describe="it listens",
+            )
+        yield Server(name, port, plain, tuple(pids), transports, codes.POST, kafka.bootstrap)
 
 
 @contextlib.contextmanager
@@ -185,7 +316,7 @@ def _libcoap(folder: Path, pki: Authorities, transports: tuple[str, ...]) -> Ite
     with _process(command, folder / "libcoap.log") as server:
         until(lambda: listens(port), within=10, describe="libcoap's server listens")
         spoken = tuple(one for one in transports if one != "DTLS 1.3")
-        yield Server("libcoap", port, server.pid, spoken, codes.PUT)
+        yield Server("libcoap", port, port - 1, (server.pid,), spoken, codes.PUT)
 
 
 @contextlib.contextmanager
@@ -199,30 +330,40 @@ def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
         running.wait()
 
 
-SERVERS = {"fleetcert": _bridge, "libcoap": _libcoap}
+SERVERS: dict[str, Callable[..., contextlib.AbstractContextManager[Server]]] = {
+    "fleetcert": partial(_bridges, count=1, name="fleetcert"),
+    "libcoap": _libcoap,
+    "two": partial(_bridges, count=2, name="two"),
+}
 
 
 def main() -> None:
-    """Start Kafka and a bridge, and its peer, and measure each transport of both in turns."""
+    """Start each server, and measure each transport of all in turns."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--sessions", type=int, nargs="*", default=[1, 50, 500])
+    parser.add_argument("--sessions", type=int, nargs="*", default=[1, 50, 500, 5_000])
+    parser.add_argument("--observers", type=int, nargs="*", default=[5_000])
     parser.add_argument("--transports", nargs="*", default=TRANSPORTS, choices=TRANSPORTS)
-    parser.add_argument("--servers", nargs="*", default=[*SERVERS], choices=SERVERS)
+    parser.add_argument("--servers", nargs="*", default=["fleetcert", "libcoap"], choices=SERVERS)
     options = parser.parse_args()
     multiprocessing.set_start_method("spawn")
+    go_program("load")
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as running:
         folder = Path(scratch)
-        pki = Authorities(folder)
+        bench = Bench(folder, Authorities(folder), options.seconds)
         servers = [
-            running.enter_context(SERVERS[one](folder, pki, tuple(options.transports)))
+            running.enter_context(SERVERS[one](folder, bench.pki, tuple(options.transports)))
             for one in options.servers
         ]
         for transport in options.transports:
             for sessions in options.sessions:
                 for server in servers:
                     if transport in server.transports:
-                        measure(server, transport, sessions, options.seconds, pki)
+                        bench.ask(server, transport, sessions)
+        for count in options.observers if TCP in options.transports else ():
+            for server in servers:
+                if server.bootstrap:
+                    bench.tell(server, count)
 
 
 if __name__ == "__main__":

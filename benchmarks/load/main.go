@@ -1,8 +1,12 @@
-// Command load publishes JSON reports at QoS 1 over MQTT 5 and mutual TLS 1.3, one connection per
-// device, a window of unacknowledged messages each. Standard library only.
+// Command load is devices: it publishes JSON reports at QoS 1 over MQTT 5 and mutual TLS 1.3, one
+// connection per device, a window of unacknowledged messages each; or it speaks CoAP. Standard
+// library only.
 //
 //	load publish -devices FILE -n COUNT    one line "id,certificate,key" per device
 //	load session -id NAME -cert F -key F   makes a persistent session on bucket/# and leaves it
+//	load coap -devices FILE -seconds S     asks over coaps+tcp, one request of each device at a time
+//	load observe -devices FILE             waits over coaps+tcp until each device is told of a command
+//	load discovery -n SOCKETS -seconds S   asks for /.well-known/core over UDP
 package main
 
 import (
@@ -34,6 +38,8 @@ var (
 	id       = flag.String("id", "", "client id of the session")
 	cert     = flag.String("cert", "", "its certificate")
 	key      = flag.String("key", "", "its key")
+	seconds  = flag.Float64("seconds", 10, "how long to ask")
+	method   = flag.String("method", "POST", "what to ask with: POST or PUT")
 	told     atomic.Int64
 )
 
@@ -74,7 +80,7 @@ func read(r *bufio.Reader) (byte, []byte) {
 	return header, body
 }
 
-func dial(name, certFile, keyFile string, clean bool) (*tls.Conn, *bufio.Reader) {
+func dialTLS(certFile, keyFile string) *tls.Conn {
 	pem, err := os.ReadFile(*ca)
 	must(err)
 	pool := x509.NewCertPool()
@@ -84,12 +90,17 @@ func dial(name, certFile, keyFile string, clean bool) (*tls.Conn, *bufio.Reader)
 	settings := &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, ServerName: "localhost"}
 	conn, err := tls.Dial("tcp", *addr, settings)
 	must(err)
+	return conn
+}
+
+func dial(name, certFile, keyFile string, clean bool) (*tls.Conn, *bufio.Reader) {
+	conn := dialTLS(certFile, keyFile)
 	flags, properties := byte(2), []byte{0}
 	if !clean {
 		flags, properties = 0, []byte{5, 0x11, 255, 255, 255, 255} // the session never expires
 	}
 	body := append(text(nil, "MQTT"), 5, flags, 0, 0)
-	_, err = conn.Write(packet(0x10, text(append(body, properties...), name)))
+	_, err := conn.Write(packet(0x10, text(append(body, properties...), name)))
 	must(err)
 	reader := bufio.NewReaderSize(conn, 65536)
 	if header, answer := read(reader); header != 0x20 || answer[1] != 0 {
@@ -229,6 +240,10 @@ func main() {
 		_, err := conn.Write([]byte{0xe0, 0})
 		must(err)
 		conn.Close()
+		return
+	}
+	if work := map[string]func(){"coap": coapOverTLS, "observe": observed, "discovery": discovery}[command]; work != nil {
+		work()
 		return
 	}
 	publish()
