@@ -50,6 +50,8 @@ Session = Callable[[int], Awaitable[codes.Code]]
 PROCESSES = 2
 PATIENCE_SECONDS = 10.0
 """Nothing is lost here: a slow answer is not asked for again."""
+OPEN_SECONDS = 180.0
+"""For all handshakes of a run."""
 HOUR_MS = 3_600_000
 
 
@@ -148,13 +150,17 @@ class Bench:
         who = self.devices(0 if transport == PLAIN else sessions)
         _, empty = server.usage()
         opened = self._python if transport.startswith("DTLS") else self._go
-        with opened(server, transport, sessions, who) as go:
-            cpu, memory = server.usage()
-            total = go()
-            spent, _ = server.usage()
+        begins = f"{server.name:9} {transport:9} {sessions:6} sessions "
+        try:
+            with opened(server, transport, sessions, who) as go:
+                cpu, memory = server.usage()
+                total = go()
+                spent, _ = server.usage()
+        except TimeoutError as error:
+            print(f"{begins} {error}", flush=True)
+            return
         print(
-            f"{server.name:9} {transport:9} {sessions:6} sessions "
-            f"{total / self.seconds:8.0f} requests/s "
+            f"{begins}{total / self.seconds:8.0f} requests/s "
             f"{1e6 * (spent - cpu) / total:7.1f} CPU s per million "
             f"{(memory - empty) / sessions / 1024:7.1f} KiB per open session",
             flush=True,
@@ -238,16 +244,22 @@ class Bench:
             process.start()
             running.append(process)
             pipes.append(here)
-        assert {here.recv() for here in pipes} == {"ready"}
 
         def go() -> int:
             for here in pipes:
                 here.send("go")
             return sum(here.recv() for here in pipes)
 
-        yield go
-        for process in running:
-            process.join()
+        try:
+            until = time.monotonic() + OPEN_SECONDS
+            if not all(here.poll(until - time.monotonic()) for here in pipes):
+                raise TimeoutError(f"{sessions} sessions are not open in {OPEN_SECONDS:.0f} s")
+            assert {here.recv() for here in pipes} == {"ready"}
+            yield go
+        finally:
+            for process in running:
+                process.kill()
+                process.join()
 
 
 def _name(number: int) -> str:
