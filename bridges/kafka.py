@@ -6,7 +6,7 @@ waits for Kafka is bounded in bytes, and everything goes out in order once Kafka
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -112,8 +112,8 @@ class Recorder:
                 {"key": one.key, "value": one.value, "callback": partial(arrived, one)}
                 for one in some
             ]
-            self._producer.produce_batch(self._named(topic), messages)
-            _demand_all(messages)
+            if self._producer.produce_batch(self._named(topic), messages) < len(messages):
+                raise KafkaException(next(one["_error"] for one in messages if "_error" in one))
         self._wait_for(size)
 
     @property
@@ -190,10 +190,3 @@ class Recorder:
             self._fatal = error
         else:
             log.warning("kafka.error", error=str(error))
-
-
-def _demand_all(messages: Iterable[Mapping[str, Any]]) -> None:
-    """Raise KafkaException where the producer took a message not even into its queue."""
-    for one in messages:
-        if "_error" in one:
-            raise KafkaException(one["_error"])
