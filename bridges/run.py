@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from bridges.bridge import Bridge
 from bridges.heartbeat import Heartbeat, Rhythm
 from bridges.kafka import EXIT_FATAL, Recorder
+from bridges.membership import Membership
 from configuration.cluster import Cluster
 from schemas import codec
 from schemas.commands import Command
@@ -28,6 +29,7 @@ B = TypeVar("B", bound=Bridge)
 DRAIN_SECONDS = 5.0
 """For each of: commands on their way, records on their way."""
 METADATA_SECONDS = 2.0
+CLOSE_SECONDS = 10.0
 BATCH_MAX = 500
 DELIVERIES_MAX = 100
 """Commands on their way to the broker at once."""
@@ -55,6 +57,10 @@ class Fenced(Exception):
     """Kafka knows another member by this bridge's name; the consumer is of no more use."""
 
 
+class Estranged(Exception):
+    """Kafka answers, and this member does not get into its group: its consumer is of no use."""
+
+
 class Owner:
     """Commands and bucket ownership, through one consumer group."""
 
@@ -64,14 +70,15 @@ class Owner:
         self._owned: set[int] = set()
         self._partitions = 0
         self._commands = settings.cluster.named(DEVICE_COMMANDS)
-        self._consumer = _member(settings)
+        self._consumer, self._membership = _member(settings), Membership()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Deliver commands until `stopping`, then leave the group.
 
         A member that Kafka takes for a stranger under its own name joins once more: so it is when
         Kafka was killed after it had answered a join and before it had written it down. Told so
-        again within FENCED_AGAIN_SECONDS, another bridge has this name: raises SystemExit.
+        again within FENCED_AGAIN_SECONDS, another bridge has this name: raises SystemExit. A member
+        that has long been outside its group, though Kafka answers, joins anew as well.
         """
         fenced = -math.inf
         while not stopping.is_set():
@@ -83,12 +90,20 @@ class Owner:
                 if fenced - before < FENCED_AGAIN_SECONDS:
                     log.error("bridge.name_taken", bridge=self._settings.instance)
                     raise SystemExit(EXIT_FATAL) from error
-                await asyncio.to_thread(self._consumer.close)
-                self._consumer = _member(self._settings)
+                await self._begin_anew()
+            except Estranged:
+                log.warning("bridge.estranged", advice="it joins its group anew")
+                await self._begin_anew()
         await asyncio.to_thread(self._consumer.close)
 
+    async def _begin_anew(self) -> None:
+        """Let the consumer go, whatever becomes of it, and take another."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(self._consumer.close), CLOSE_SECONDS)
+        self._consumer, self._membership = _member(self._settings), Membership()
+
     async def _take_part(self, stopping: asyncio.Event) -> None:
-        """Be a member of the group until `stopping`. Raises Fenced."""
+        """Be a member of the group until `stopping`. Raises Fenced, Estranged."""
         await self._await_topic(stopping)
         self._consumer.subscribe(
             [self._commands], on_assign=self._assigned, on_revoke=self._revoked
@@ -100,6 +115,10 @@ class Owner:
                 await asyncio.gather(*(self._deliver(one) for one in part))
             if taken:
                 await asyncio.to_thread(self._commit, taken)
+            if self._membership.may_ask(time.monotonic()):
+                answers = await asyncio.to_thread(self._count_partitions) > 0
+                if self._membership.estranged(answers, time.monotonic()):
+                    raise Estranged
 
     async def _await_topic(self, stopping: asyncio.Event) -> None:
         """Learn the partition count, fixed at creation, once Kafka and the topic are there.
@@ -163,10 +182,12 @@ class Owner:
         await kept.wait()
 
     def _assigned(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._membership.joined = True
         self._owned |= {one.partition for one in partitions}
         self._own()
 
     def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._membership.joined = False
         self._owned -= {one.partition for one in partitions}
         self._own()
 

@@ -139,6 +139,7 @@ def _run(
             return None
 
     worker: Worker[Any] = Worker(program, place, meter.of(program.name, end))
+    app.transport.progress[name] = worker.progress
     group, stall = settings.application, settings.stall_seconds
     watchdog = Watchdog(settings.cluster, group, program.events, worker.progress, stall)
     meter.watch(program.name, lambda: watchdog.standstill_seconds)

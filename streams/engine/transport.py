@@ -6,7 +6,7 @@ Its acknowledgement commits the whole batch. Only committed records are read: wh
 transaction wrote is no part of the history.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import faust.transport.drivers.aiokafka as driver
@@ -58,22 +58,37 @@ class BatchConsumer(driver.Consumer):
         """Remember no gaps: Faust's tree of them grows by every batch, and is sorted each time."""
 
     def _new_offset(self, tp: TP) -> int | None:
-        """Return the offset after the last acknowledged batch.
+        """Return the offset after what has been acknowledged, and is in the rows.
 
         Batches of a partition are acknowledged in their order (concurrency is 1), so the newest
         acknowledgement stands for all before it; Faust's search for gaps would commit one batch
-        per interval.
+        per interval. Faust acknowledges what it skips as well: a batch that a rebalance overtook,
+        or that came while its partition was given up. What no row holds is never committed.
         """
         acked = self._acked[tp]
-        if not acked:
+        applied: int | None = self.transport.applied(tp)
+        if not acked or applied is None:
             return None
-        offset = int(max(acked)) + 1
-        self._acked_index[tp].difference_update(acked)
-        acked.clear()
-        return offset
+        newest = int(max(acked))
+        if newest <= applied:
+            self._acked_index[tp].difference_update(acked)
+            acked.clear()
+        return int(min(newest, applied)) + 1
 
 
 class BatchTransport(driver.Transport):
-    """Faust's `kafka://` transport with the batch consumer."""
+    """Faust's `kafka://` transport with the batch consumer.
+
+    `progress` gives by topic how far each open partition was applied.
+    """
 
     Consumer = BatchConsumer
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.progress: dict[str, Callable[[], Mapping[int, int | None]]] = {}
+
+    def applied(self, tp: TP) -> int | None:
+        """Return the offset up to which the rows hold a partition; None where it is not open."""
+        progress = self.progress.get(tp.topic)
+        return None if progress is None else progress().get(tp.partition)
