@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.rig import Rig, cpu_seconds, go_program, peak_mib
+from benchmarks.rig import Rig, cpu_seconds, go, go_program, line, peak_mib
 from schemas.topics import DEVICE_EVENTS
 from tests.helpers.wait import until
 
@@ -45,7 +45,7 @@ def once(rig: Rig, peer: str, mode: str, messages: int, devices: int) -> dict[st
             _wait_line(loading, "ready")
             wanted = messages + devices  # whoever connects is told of, in a record of its own
             if mode == "drain":
-                _go(loading)
+                go(loading)
                 _wait_line(loading, "published")
                 publishing.close()
                 wanted += devices
@@ -54,7 +54,7 @@ def once(rig: Rig, peer: str, mode: str, messages: int, devices: int) -> dict[st
             first = until(lambda: _past(rig, topic, before, mode, devices), 60, "a record")
             began, cpu, other = time.monotonic(), cpu_seconds(running.pid), cpu_seconds(broker)
             if mode == "live":
-                _go(loading)
+                go(loading)
         found = 0
         while found < wanted:
             found = rig.records(topic) - before
@@ -119,17 +119,10 @@ def _bridge(rig: Rig, peer: str, topic: str) -> Iterator[subprocess.Popen[str]]:
         yield running
 
 
-def _wait_line(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line.startswith(word):
-        raise SystemExit(f"the load generator said {line!r} where {word!r} was due")
-
-
-def _go(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
+def _wait_line(load: subprocess.Popen[str], word: str) -> None:
+    said = line(load)
+    if not said.startswith(word):
+        raise SystemExit(f"the load generator said {said!r} where {word!r} was due")
 
 
 def main(argv: list[str] | None = None) -> int:

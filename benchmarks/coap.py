@@ -29,7 +29,7 @@ from pathlib import Path
 from aiocoap.numbers import codes
 from confluent_kafka import Producer
 
-from benchmarks.rig import go_program
+from benchmarks.rig import cpu_seconds, go, go_program, line
 from client.local import topics
 from client.local.ports import free_ports
 from client.local.processes import listens
@@ -44,8 +44,8 @@ from tests.helpers.wait import until
 
 PLAIN, TCP = "plain", "coaps+tcp"
 TRANSPORTS = (PLAIN, TCP, "DTLS 1.3", "DTLS 1.2")
-BODY = b'{"boot": 1, "sequence": %d, "body": "' + b"x" * 160 + b'"}'
 BODY_BYTES = 160
+BODY = b'{"boot": 1, "sequence": %d, "body": "' + b"x" * BODY_BYTES + b'"}'
 Session = Callable[[int], Awaitable[codes.Code]]
 PROCESSES = 2
 PATIENCE_SECONDS = 10.0
@@ -70,8 +70,13 @@ class Server:
 
     def usage(self) -> tuple[float, int]:
         """Return CPU seconds and resident bytes of its processes."""
-        each = [_usage(one) for one in self.pids]
-        return sum(one[0] for one in each), sum(one[1] for one in each)
+        return sum(map(cpu_seconds, self.pids)), sum(map(_resident, self.pids))
+
+
+def _resident(pid: int) -> int:
+    """Return the resident bytes of a process."""
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -123,13 +128,6 @@ def _client(pipe: Connection, load: Load) -> None:
     pipe.send(asyncio.run(_load(pipe, load)))
 
 
-def _usage(pid: int) -> tuple[float, int]:
-    """Return CPU seconds and resident bytes of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    ticks = int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK"), int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
-
-
 @dataclass(frozen=True)
 class Bench:
     """What the runs have in common."""
@@ -152,9 +150,9 @@ class Bench:
         opened = self._python if transport.startswith("DTLS") else self._go
         begins = f"{server.name:9} {transport:9} {sessions:6} sessions "
         try:
-            with opened(server, transport, sessions, who) as go:
+            with opened(server, transport, sessions, who) as run:
                 cpu, memory = server.usage()
-                total = go()
+                total = run()
                 spent, _ = server.usage()
         except TimeoutError as error:
             print(f"{begins} {error}", flush=True)
@@ -171,9 +169,9 @@ class Bench:
         who = self.devices(count)
         with self._loading(server, TCP, "observe", who, {}) as load:
             cpu, _ = server.usage()
-            _say(load, "go")
+            go(load)
             _command_all(server.bootstrap, [_name(number) for number in range(count)])
-            seconds = float(_line(load))
+            seconds = float(line(load))
             spent, _ = server.usage()
         print(
             f"{server.name:9} {TCP:9} {count:6} observers told in {seconds:6.2f} s, "
@@ -194,11 +192,11 @@ class Bench:
         }
         with self._loading(server, transport, kind, who, options) as load:
 
-            def go() -> int:
-                _say(load, "go")
-                return int(_line(load))
+            def run() -> int:
+                go(load)
+                return int(line(load))
 
-            yield go
+            yield run
 
     @contextlib.contextmanager
     def _loading(
@@ -225,7 +223,7 @@ class Bench:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
         try:
-            assert _line(load) == "ready"
+            assert line(load) == "ready"
             yield load
         finally:
             load.kill()
@@ -245,17 +243,17 @@ class Bench:
             running.append(process)
             pipes.append(here)
 
-        def go() -> int:
+        def run() -> int:
             for here in pipes:
                 here.send("go")
             return sum(here.recv() for here in pipes)
 
         try:
-            until = time.monotonic() + OPEN_SECONDS
-            if not all(here.poll(until - time.monotonic()) for here in pipes):
+            deadline = time.monotonic() + OPEN_SECONDS
+            if not all(here.poll(deadline - time.monotonic()) for here in pipes):
                 raise TimeoutError(f"{sessions} sessions are not open in {OPEN_SECONDS:.0f} s")
             assert {here.recv() for here in pipes} == {"ready"}
-            yield go
+            yield run
         finally:
             for process in running:
                 process.kill()
@@ -264,19 +262,6 @@ class Bench:
 
 def _name(number: int) -> str:
     return f"bench-{number}"
-
-
-def _line(load: subprocess.Popen[str]) -> str:
-    assert load.stdout is not None
-    said = load.stdout.readline().strip()
-    if not said:
-        raise SystemExit("the load generator has ended")
-    return said
-
-
-def _say(load: subprocess.Popen[str], word: str) -> None:
-    assert load.stdin is not None
-    load.stdin.write(f"{word}\n")
 
 
 def _command_all(bootstrap: str, devices: list[str]) -> None:

@@ -42,6 +42,22 @@ def go_program(name: str) -> Path:
     return target
 
 
+def line(load: subprocess.Popen[str]) -> str:
+    """Return the next line that the load generator says."""
+    assert load.stdout is not None
+    said = load.stdout.readline().strip()
+    if not said:
+        raise SystemExit("the load generator has ended")
+    return said
+
+
+def go(load: subprocess.Popen[str]) -> None:
+    """Let the load generator go on."""
+    assert load.stdin is not None
+    load.stdin.write("\n")
+    load.stdin.flush()
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process, all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -194,4 +210,4 @@ class Rig:
         self.kafka.kill()
 
 
-__all__ = ["Rig", "cpu_seconds", "go_program", "peak_mib"]
+__all__ = ["Rig", "cpu_seconds", "go", "go_program", "line", "peak_mib"]

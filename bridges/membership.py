@@ -16,7 +16,6 @@ ASK_SECONDS = 5.0
 class Membership:
     """Tells when to join anew; `now` is in seconds of any clock that does not go back."""
 
-    patience: float = PATIENCE_SECONDS
     joined: bool = False
     _outside_since: float | None = field(default=None, init=False)
     _asked_at: float = field(default=float("-inf"), init=False)
@@ -35,4 +34,4 @@ class Membership:
             return False
         if self._outside_since is None:
             self._outside_since = now
-        return now - self._outside_since >= self.patience
+        return now - self._outside_since >= PATIENCE_SECONDS

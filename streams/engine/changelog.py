@@ -95,26 +95,23 @@ class Changelog:
             self._counts[topic] = len(listed.partitions)
         return self._counts[topic]
 
-    def bounds(self) -> Bounds:
-        """Return where the changelog begins and ends. Raises EngineFailed."""
-        return bounds(self._cluster, self.topic, self.partition)
+    def look(self) -> tuple[Bounds, bool]:
+        """Return where the changelog begins and ends, and whether a transaction is open behind it.
 
-    def left_open(self) -> bool:
-        """Tell whether a transaction is open here, which after `fence` none should be.
-
-        Kafka ends a transaction without its marker in a partition that has no leader at that
-        moment: it takes the partition for deleted. The next marker then ends both transactions,
-        in its own way: docs/decisions/0036. Raises EngineFailed.
+        After `fence` none should be. Kafka ends a transaction without its marker in a partition
+        that has no leader at that moment: it takes the partition for deleted. The next marker then
+        ends both transactions, in its own way: docs/decisions/0036. Raises EngineFailed.
         """
         until = time.monotonic() + MARKERS_SECONDS
-        while self._end() > self.bounds().high:
-            if time.monotonic() > until:
-                return True
+        while True:
+            end = bounds(self._cluster, self.topic, self.partition, READ_UNCOMMITTED).high
+            kept = bounds(self._cluster, self.topic, self.partition)
+            if end <= kept.high or time.monotonic() > until:
+                return kept, end > kept.high
             time.sleep(MARKERS_POLL_SECONDS)
-        return False
 
     def abort_open(self, outputs: Iterable[str]) -> None:
-        """Abort what `left_open` found, here and in the topics that the same owner writes to.
+        """Abort what `look` found open, here and in the topics that the same owner writes to.
 
         Nobody who reads what is committed has seen any of it. Raises EngineFailed.
         """
@@ -132,14 +129,12 @@ class Changelog:
                 f"a transaction left open in {self.topic}[{self.partition}] cannot be aborted: "
                 f"{error}"
             ) from error
-        if self.left_open():
+        _, still_open = self.look()
+        if still_open:
             raise EngineFailed(
                 f"{self.topic}[{self.partition}] ends in a transaction that is open, and not ours: "
                 "look for it with `kafka-transactions.sh find-hanging`"
             )
-
-    def _end(self) -> int:
-        return bounds(self._cluster, self.topic, self.partition, READ_UNCOMMITTED).high
 
     def read(self, start: int, *, within: float = RECOVERY_SECONDS) -> Iterator[tuple[Rows, int]]:
         """Yield what was committed from offset `start` on: records, and the next offset to read.

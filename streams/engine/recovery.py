@@ -59,8 +59,8 @@ class Recovery:
 
         Raises EngineFailed where it cannot be done, Abandoned where it is no longer wanted.
         """
-        left_open = self.changelog.left_open()
-        topic_id, kept = self.changelog.topic_id(), self.changelog.bounds()
+        topic_id = self.changelog.topic_id()
+        kept, left_open = self.changelog.look()
         at = self.store.position
         objection = "" if at is None else _objection(at, topic_id, kept)
         if at is None or objection:
