@@ -82,10 +82,10 @@ class Registry(CollectorRegistry):
             self.exact.add(declared.name)
 
 
-def shown_from_the_start(counter: Counter, *values: str) -> None:
-    """Show zero for these values of the one label: a rate cannot see a series' first sample."""
+def shown_from_the_start(counter: Counter, *values: str | tuple[str, ...]) -> None:
+    """Show zero for these values of the labels: a rate cannot see a series' first sample."""
     for one in values:
-        counter.labels(one)
+        counter.labels(*((one,) if isinstance(one, str) else one))
 
 
 def gauges(declared: Declared) -> GaugeMetricFamily:

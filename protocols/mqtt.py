@@ -41,6 +41,8 @@ READ_BYTES = 262_144
 UNREAD_BYTES_MAX = 1_048_576
 """Bytes that wait to be read; beyond, the connection itself waits."""
 PACKET_BYTES_MAX = 524_288
+GATHERED_MAX = 16
+"""Packets in one read, from which on it is worth its wake-up: nothing more is waited for."""
 CLOSE_SECONDS_MAX = 2.0
 SILENCE_MAX = 1.5
 """Keep-alives without a word of the broker, after which the session is given up."""
@@ -69,9 +71,15 @@ class Client(aiomqtt.Client):
     refused = 0
     """How many messages of `publish_all` the broker did not take."""
 
-    def __init__(self, *, unread_bytes_max: int = UNREAD_BYTES_MAX, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        unread_bytes_max: int = UNREAD_BYTES_MAX,
+        gather_seconds: float = 0.0,
+        **settings: Any,
+    ) -> None:
         super().__init__(**{"max_packet_size": PACKET_BYTES_MAX, **settings})
-        self._unread_bytes_max = unread_bytes_max
+        self._unread_bytes_max, self._gather_seconds = unread_bytes_max, gather_seconds
         del self._buffer_in  # 16 MiB, for a reader that is not used here
         self._rest = b""
         self._unread_bytes = 0
@@ -249,8 +257,13 @@ class Client(aiomqtt.Client):
                     self._listened = time.monotonic()
                 if not self._queue:
                     self._unread_bytes = 0
-                for packet in await self._arriving():
+                asked = time.monotonic()
+                packets = await self._arriving()
+                for packet in packets:
                     self._dispatch(packet)
+                thick = self._heard - asked < self._gather_seconds
+                if thick and len(packets) < GATHERED_MAX:
+                    await self._gather()
         except (ConnectError, ProtocolError) as error:
             self._logger.info("session ended: %s", error)
             await self._close()
@@ -258,6 +271,16 @@ class Client(aiomqtt.Client):
             self._logger.exception("a bug of ours ended the session")
             await self._close()
             raise
+
+    async def _gather(self) -> None:
+        """Let what comes thick wait in the socket for a moment, and be read together."""
+        transport = self._writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
+        try:
+            await asyncio.sleep(self._gather_seconds)
+        finally:
+            transport.resume_reading()
 
     def _dispatch(self, packet: Packet) -> None:
         if isinstance(packet, INCOMING):

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from protocols.exposition import Registry, shown_from_the_start
-from schemas.decisions import DeadLetter, Decision, DecisionName
+from schemas.decisions import DeadLetter, Decision, DecisionName, Severity
 from schemas.metrics import worker as metrics
 from schemas.metrics.metric import FLEETS_MAX, OTHER_FLEETS
 from schemas.reasons import Reason
 from schemas.states import DeviceRow
 from streams.core.partition import Folded
+from streams.core.rotation import FAILURES
 from streams.core.turn import Output
 from streams.engine.table import Standing
 from streams.standing import Place, Standings
@@ -26,6 +27,11 @@ ALERTS = {
     DecisionName.CERTIFICATE_EXPIRED.value: "expired",
 }
 """Decisions that are alerts, and the rule of those that name none."""
+ROTATIONS = (
+    (DecisionName.ROTATION_COMPLETED, Reason.PROVEN_IN_USE, Severity.INFO),
+    *((DecisionName.ROTATION_FAILED, one, Severity.WARNING) for one in sorted(FAILURES)),
+)
+"""How an attempt to rotate ends: what the alert on failed rotations counts."""
 NOBODYS_FLEET = ""
 LETTERS = (
     Reason.UNDECODABLE,
@@ -62,6 +68,7 @@ class PrometheusMeter:
         self._skipped = registry.counter(metrics.SKIPPED)
         self._outputs = registry.counter(metrics.OUTPUTS)
         self._decisions = registry.counter(metrics.DECISIONS)
+        shown_from_the_start(self._decisions, *ROTATIONS)
         self._letters = registry.counter(metrics.DEAD_LETTERS)
         shown_from_the_start(self._letters, *(one.value for one in LETTERS))
         self._records = registry.histogram(metrics.BATCH_RECORDS)

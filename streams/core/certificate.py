@@ -22,6 +22,8 @@ RETIRED = "retired"
 RETIRED_KEPT_MAX = 4
 """Retired certificates that a row remembers; an older one counts as unknown."""
 DAY_MS = 86_400_000
+NOT_BEFORE_LEEWAY_MS = 300_000
+"""How far a certificate's notBefore lies in the past, for devices whose clock is slow."""
 RENEWALS_REMEMBERED_MAX = 200_000
 """Renewal instants kept in memory: one is asked for with every event of its device."""
 

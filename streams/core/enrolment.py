@@ -11,8 +11,7 @@ from schemas.decisions import DecisionName
 from schemas.fleet_states import CampaignRow, MemberRow, QueuedIn, QueueRow
 from schemas.reasons import Reason
 from schemas.records import changed
-from streams.core import campaign, ring, windows
-from streams.core.rotation import backoff_ms
+from streams.core import backoff, campaign, ring, windows
 from streams.core.work import Work
 
 ENROL_MAX = 200
@@ -71,7 +70,7 @@ def enrol(work: Work, row: CampaignRow, member: MemberRow) -> CampaignRow:
 def retry(work: Work, row: CampaignRow, member: MemberRow, group: int, attempt: int) -> CampaignRow:
     """Queue a device again after a failed attempt: later each time, with a derived jitter."""
     spec = row.spec
-    wait = backoff_ms(member.device_id, attempt - 1, spec.backoff_ms, spec.backoff_max_ms)
+    wait = backoff.wait_ms(member.device_id, attempt - 1, spec.backoff_ms, spec.backoff_max_ms)
     row = campaign.count(row, group, queued=1)
     waiting = QueueRow(member.device_id, group, attempt, 0)
     row, member = _enqueue(work, row, member, waiting, work.now + wait)

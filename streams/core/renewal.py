@@ -79,7 +79,7 @@ def _objection(turn: Turn, row: DeviceRow, event: SigningRequested) -> Reason | 
         return reason
     if isinstance(row.rotation, CsrReceived | Proven):
         return Reason.RENEWAL_IN_WORK
-    since = turn.now - rotation.NOT_BEFORE_LEEWAY_MS - SPAN_MS
+    since = turn.now - certificate.NOT_BEFORE_LEEWAY_MS - SPAN_MS
     given = sum(one.not_before_at > since for one in row.certificates)
     return Reason.RENEWED_OFTEN if given >= GIVEN_MAX else None
 

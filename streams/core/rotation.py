@@ -37,7 +37,7 @@ from schemas.states import (
     SagaStep,
 )
 from schemas.topics import CERTIFICATE_REQUESTS, DEVICE_COMMANDS
-from streams.core import certificate, retirement
+from streams.core import backoff, certificate, retirement
 from streams.core.turn import Turn
 
 JOURNEY_MAX = 16
@@ -47,8 +47,6 @@ ORDERS_KEPT_MAX = 16
 ORDER_ID_CHARACTERS_MAX = 64
 UNASKED = 0
 """The attempt of a renewal that the device began by itself: no further one follows it."""
-NOT_BEFORE_LEEWAY_MS = 300_000
-"""How far a certificate's notBefore lies in the past, for devices whose clock is slow."""
 
 IDLE = "idle"
 NAMES: dict[type[Rotation], str] = {
@@ -71,6 +69,23 @@ MOVES: dict[str, frozenset[str]] = {
     "failed": frozenset({"requested", "csr-received", "proven"}),
     "abandoned": frozenset({"requested", "csr-received", "proven"}),
 }
+FAILURES = frozenset(
+    {
+        Reason.CERTIFICATE_RETIRED,
+        Reason.DEVICE_AWAY,
+        Reason.DEVICE_FAILED,
+        Reason.DEVICE_REFUSED,
+        Reason.ISSUER_AWAY,
+        Reason.ISSUER_REFUSED,
+        Reason.KEY_REUSED,
+        Reason.NOT_PROVEN,
+        Reason.WEAK_KEY,
+        Reason.WRONG_NONCE,
+        Reason.WRONG_SIGNATURE,
+        Reason.WRONG_SUBJECT,
+    }
+)
+"""Why an attempt fails."""
 
 
 def name(rotation: Rotation) -> str:
@@ -180,7 +195,7 @@ def accept(
             csr=event.csr,
             nonce=event.nonce,
             current_certificate=current.der,
-            not_before_at=turn.now - NOT_BEFORE_LEEWAY_MS,
+            not_before_at=turn.now - certificate.NOT_BEFORE_LEEWAY_MS,
             requested_at=turn.now,
         ),
     )
@@ -303,6 +318,7 @@ def fail(turn: Turn, row: DeviceRow, reason: Reason, attempt: int, detail: str =
 
     A door may hold the device's request open: it is told as well.
     """
+    assert reason in FAILURES, reason
     rotation = row.rotation
     if isinstance(rotation, CsrReceived):
         retirement.turn_away(turn, row.device_id, rotation.spki_sha256, reason, detail)
@@ -320,7 +336,7 @@ def fail(turn: Turn, row: DeviceRow, reason: Reason, attempt: int, detail: str =
     elif spent:
         _enter(turn, row, Abandoned(reason.value, turn.now + policy.backoff_max_ms), reason)
     else:
-        wait = backoff_ms(row.device_id, attempt, policy.backoff_ms, policy.backoff_max_ms)
+        wait = backoff.wait_ms(row.device_id, attempt, policy.backoff_ms, policy.backoff_max_ms)
         _enter(turn, row, Failed(reason.value, attempt, turn.now + wait), reason)
 
 
@@ -333,13 +349,6 @@ def refuse(turn: Turn, row: DeviceRow, reason: Reason, what: str) -> None:
         severity=Severity.WARNING,
         values={"what": what, "state": name(row.rotation)},
     )
-
-
-def backoff_ms(device_id: str, attempt: int, first_ms: int, most_ms: int) -> int:
-    """Return the wait after `attempt`: doubled each time, with a jitter of a half from the id."""
-    span = min(most_ms, first_ms << min(attempt - 1, 32))
-    digest = hashlib.sha256(f"{device_id}/{attempt}".encode()).digest()
-    return span // 2 + int.from_bytes(digest[:8], "big") % (span // 2 + 1)
 
 
 def _near_expiry(turn: Turn, row: DeviceRow) -> None:

@@ -7,7 +7,7 @@ import pytest
 from schemas import commands, events
 from schemas.events import RotationOrdered, SigningRefused
 from schemas.reasons import Reason
-from streams.core import certificate, renewal, rotation
+from streams.core import certificate, renewal
 from tests.helpers.folding import DEVICE, START, Log, facts, fingerprint
 
 HOUR = 3_600_000
@@ -27,7 +27,7 @@ def signed(log: Log, number: int) -> events.CertificateFacts:
         made.fingerprint,
         made.spki_sha256,
         made.serial,
-        log.now - rotation.NOT_BEFORE_LEEWAY_MS,
+        log.now - certificate.NOT_BEFORE_LEEWAY_MS,
         log.now + 90 * 24 * HOUR,
         b"der-%d" % number,
     )

@@ -7,7 +7,7 @@ import pytest
 from schemas import commands
 from schemas.events import CertificateRevoked, RotationOrdered, SigningRefused
 from schemas.reasons import Reason
-from streams.core import certificate, rotation
+from streams.core import backoff, certificate, rotation
 from tests.helpers.folding import DEVICE, Log, fingerprint
 
 
@@ -199,4 +199,4 @@ def test_backoff_grows_and_stays_within_its_bounds() -> None:
     """Each wait lies between half of its span and its span, up to the limit."""
     for attempt in range(1, 12):
         span = min(3_600_000, 30_000 << (attempt - 1))
-        assert span // 2 <= rotation.backoff_ms(DEVICE, attempt, 30_000, 3_600_000) <= span
+        assert span // 2 <= backoff.wait_ms(DEVICE, attempt, 30_000, 3_600_000) <= span

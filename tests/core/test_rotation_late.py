@@ -77,7 +77,7 @@ def test_commands_say_to_whom_until_when_and_with_what() -> None:
     sign = log.last(commands.SignCertificate)
     assert (sign.csr, sign.nonce, sign.signed_request) == (b"csr", rotate.nonce, b"cose")
     assert sign.current_certificate == facts(1).der
-    assert sign.not_before_at == log.now - rotation.NOT_BEFORE_LEEWAY_MS
+    assert sign.not_before_at == log.now - certificate.NOT_BEFORE_LEEWAY_MS
     log.issued(2)
     install = log.last(commands.InstallCertificate)
     assert (install.certificate, install.counter) == (facts(2).der, 2)

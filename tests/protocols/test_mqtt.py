@@ -1,10 +1,25 @@
-"""What is written by hand because it is written for each message."""
+"""What is written by hand because it is written for each message, and how messages are read."""
 
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from aiomqtt import ConnectError
 from hypothesis import given
 from hypothesis import strategies as st
-from mqtt5 import PubAckPacket
+from mqtt5 import (
+    ConnAckPacket,
+    ConnAckReasonCode,
+    PubAckPacket,
+    PublishPacket,
+)
 
-from protocols.mqtt import PUBACK, PUBACK_HEADER, SUCCESS
+from protocols.mqtt import PUBACK, PUBACK_HEADER, SUCCESS, Client
+
+HOST = "127.0.0.1"
+MESSAGES = 10
 
 
 @given(st.integers(1, 65_535))
@@ -13,3 +28,35 @@ def test_an_acknowledgement_is_the_codec_s(packet_id: int) -> None:
     assert (
         PUBACK.pack(PUBACK_HEADER, packet_id, SUCCESS) == PubAckPacket(packet_id=packet_id).write()
     )
+
+
+@pytest.mark.parametrize(
+    ("gather_seconds", "reads"), [(0.0, range(5, MESSAGES + 1)), (0.5, range(1, 4))]
+)
+async def test_all_that_comes_thick_is_read_in_order(gather_seconds: float, reads: range) -> None:
+    """And together, where the client may wait; an end of the session meanwhile loses nothing."""
+    read: list[list[bytes | None]] = []
+    async with session(gather_seconds) as client:
+        with contextlib.suppress(ConnectError):
+            while True:
+                read.append([one.payload for one in await client.batch()])
+    assert [one for some in read for one in some] == [b"%d" % one for one in range(MESSAGES)]
+    assert len(read) in reads
+
+
+@contextlib.asynccontextmanager
+async def session(gather_seconds: float) -> AsyncIterator[Client]:
+    """Give a client of a broker that sends its messages one by one, and closes."""
+
+    async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1_000)
+        writer.write(ConnAckPacket(reason_code=ConnAckReasonCode.SUCCESS).write())
+        for number in range(MESSAGES):
+            writer.write(PublishPacket("bucket/0/devices/a/events/heat", b"%d" % number).write())
+            await asyncio.to_thread(time.monotonic)  # meanwhile the client may read
+        writer.close()
+
+    server = await asyncio.start_server(broker, HOST, 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, Client(hostname=HOST, port=port, gather_seconds=gather_seconds) as client:
+        yield client

@@ -12,7 +12,7 @@ from schemas.reasons import Reason
 from schemas.states import PartitionRow, Totals
 from streams.core.device import count
 from streams.core.partition import Folded
-from streams.core.rotation import NAMES
+from streams.core.rotation import FAILURES, NAMES
 from streams.core.turn import Turn
 from streams.engine.table import Standing
 from streams.figures import FleetFigures, FleetView
@@ -139,6 +139,17 @@ def test_an_alert_is_counted_for_the_fleet_of_its_device() -> None:
         "expired": 1.0,
     }
     assert now.total("stream_decisions_total", name="EventRefused", reason="silent") == 1
+
+
+def test_how_rotations_end_is_shown_from_the_start() -> None:
+    """Prometheus sees the first failure of a worker as an increase, whatever its reason."""
+    registry = Registry()
+    PrometheusMeter(registry)
+    shown_failures = shown(registry).by("stream_decisions_total", "reason", name="RotationFailed")
+    assert shown_failures == dict.fromkeys(FAILURES, 0.0)
+    assert shown(registry).by("stream_decisions_total", "name", severity="info") == {
+        "RotationCompleted": 0.0
+    }
 
 
 def test_an_order_is_measured_from_its_beginning_to_its_end() -> None:
