@@ -41,7 +41,7 @@ READ_BYTES = 262_144
 UNREAD_BYTES_MAX = 1_048_576
 """Bytes that wait to be read; beyond, the connection itself waits."""
 PACKET_BYTES_MAX = 524_288
-GATHERED_MAX = 16
+GATHERED_MAX = 32
 """Packets in one read, from which on it is worth its wake-up: nothing more is waited for."""
 CLOSE_SECONDS_MAX = 2.0
 SILENCE_MAX = 1.5

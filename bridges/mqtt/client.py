@@ -12,7 +12,7 @@ RECEIVE_MAX = 2_000
 """Messages of a bucket that the broker sends before one is acknowledged."""
 KEEP_ALIVE_SECONDS = 10
 """A ping goes out twice in this time: a broker that stands still is noticed within it."""
-GATHER_SECONDS = 0.005
+GATHER_SECONDS = 0.01
 """What messages that come thick may wait for each other: each wake-up costs as much as one."""
 
 
