@@ -57,12 +57,11 @@ def once(rig: Rig, peer: str, mode: str, messages: int, devices: int) -> dict[st
             if mode == "live":
                 first, _ = _count(rig, topic, before, devices)
                 wanted = first + messages
-            began, cpu, other = time.monotonic(), cpu_seconds(running.pid), cpu_seconds(broker)
-            if mode == "live":
                 go(loading)
+            began, cpu, other = time.monotonic(), cpu_seconds(running.pid), cpu_seconds(broker)
         found, ended = _count(rig, topic, before, wanted)
         lost, moved, seconds = wanted - found, found - first, ended - began
-        if running.poll() is not None or (ours and lost > 0):
+        if running.poll() is not None or moved <= 0 or (ours and lost > 0):
             raise SystemExit(f"{peer} {mode}: {found} of {wanted}; its exit: {running.poll()}")
         return {
             "peer": peer,

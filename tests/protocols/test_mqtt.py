@@ -9,12 +9,7 @@ import pytest
 from aiomqtt import ConnectError
 from hypothesis import given
 from hypothesis import strategies as st
-from mqtt5 import (
-    ConnAckPacket,
-    ConnAckReasonCode,
-    PubAckPacket,
-    PublishPacket,
-)
+from mqtt5 import ConnAckPacket, ConnAckReasonCode, PubAckPacket, PublishPacket
 
 from protocols.mqtt import PUBACK, PUBACK_HEADER, SUCCESS, Client
 

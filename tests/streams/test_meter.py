@@ -145,11 +145,9 @@ def test_how_rotations_end_is_shown_from_the_start() -> None:
     """Prometheus sees the first failure of a worker as an increase, whatever its reason."""
     registry = Registry()
     PrometheusMeter(registry)
-    shown_failures = shown(registry).by("stream_decisions_total", "reason", name="RotationFailed")
-    assert shown_failures == dict.fromkeys(FAILURES, 0.0)
-    assert shown(registry).by("stream_decisions_total", "name", severity="info") == {
-        "RotationCompleted": 0.0
-    }
+    now, decisions = shown(registry), "stream_decisions_total"
+    assert now.by(decisions, "reason", name="RotationFailed") == dict.fromkeys(FAILURES, 0.0)
+    assert now.by(decisions, "name", severity="info") == {"RotationCompleted": 0.0}
 
 
 def test_an_order_is_measured_from_its_beginning_to_its_end() -> None:
