@@ -6,6 +6,7 @@ on: 40 ms between a PUBACK and the PUBLISH behind it. A reset while reading or c
 loops without telling the callers that wait. A QoS 0 message that finds no reader is dropped: of a
 burst of 300, 10 came through. It reads packet by packet and writes each acknowledgement alone; each
 client fills a buffer of 16 MiB; a client that waits for its reader no longer answers for itself.
+Whoever is cancelled while it leaves a session goes on as if it were not.
 
 Rules of this file: one client per connection, never used again; whatever ends the session is told
 to every waiting caller as `Lost`; what arrives waits unread up to a limit, then the connection
@@ -17,6 +18,7 @@ import contextlib
 import struct
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
+from types import TracebackType
 from typing import Any
 
 import aiomqtt
@@ -159,6 +161,21 @@ class Client(aiomqtt.Client):
             self._tasks.cancel()
         if hasattr(self, "_writer"):
             self._writer.transport.abort()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        try:
+            if hasattr(self, "_tasks"):
+                self._tasks.cancel()
+                await asyncio.wait([self._tasks])  # done before aiomqtt's own comes to it
+            await super().__aexit__(exc_type, exc, tb)
+        except asyncio.CancelledError:
+            self.abort()
+            raise
 
     async def _connect(self) -> None:
         self._reader, self._writer = await asyncio.open_connection(

@@ -322,7 +322,8 @@ async def _until_asked(session: Session, seconds: float) -> None:
     session.observers.add(asked.set)
     try:
         if not session.commands:
-            await asyncio.wait_for(asked.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await asked.wait()
     except TimeoutError:
         return
     finally:

@@ -39,6 +39,21 @@ async def test_all_that_comes_thick_is_read_in_order(gather_seconds: float, read
     assert len(read) in reads
 
 
+async def test_whoever_is_cancelled_while_it_leaves_is_cancelled() -> None:
+    """Else a bucket that was given up while its session was lost opens another, for ever."""
+    leaving = asyncio.Event()
+
+    async def stay_and_leave() -> None:
+        async with session(0.0):
+            leaving.set()
+
+    task = asyncio.create_task(stay_and_leave())
+    await leaving.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 @contextlib.asynccontextmanager
 async def session(gather_seconds: float) -> AsyncIterator[Client]:
     """Give a client of a broker that sends its messages one by one, and closes."""
