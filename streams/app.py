@@ -27,6 +27,9 @@ from streams.programs import PROGRAMS
 LIVE = "live"
 """The clock of a worker that writes the time itself."""
 
+BUFFERED_BATCHES = 2
+"""Batches between fetcher and program; beyond, the fetcher waits, and Kafka keeps the rest."""
+
 log = structlog.get_logger()
 
 
@@ -77,6 +80,7 @@ def create(settings: Settings, programs: Sequence[Program[Any]] = PROGRAMS) -> f
         canonical_url=f"http://{instance}",  # Faust asserts it is the one it joined under
         datadir=str(settings.data_dir / "faust"),
         processing_guarantee="at_least_once",
+        stream_buffer_maxsize=BUFFERED_BATCHES,
         stream_wait_empty=False,
         store="memory://",
         topic_allow_declare=False,
@@ -138,7 +142,7 @@ def _run(
         except Exception:  # nothing was heard of it yet, or not any more
             return None
 
-    worker: Worker[Any] = Worker(program, place, meter.of(program.name, end))
+    worker: Worker[Any] = Worker(program, place, meter.of(program.name, end), settings.batch_max)
     app.transport.progress[name] = worker.progress
     group, stall = settings.application, settings.stall_seconds
     watchdog = Watchdog(settings.cluster, group, program.events, worker.progress, stall)
@@ -149,7 +153,7 @@ def _run(
 
     async def batches(stream: Any) -> None:
         async for event in stream.events():
-            await worker.apply(event.message.partition, event.message.value)
+            await worker.take(event.message.partition, event.message.value)
 
     app.agent(topic, name=program.name, concurrency=1)(batches)
 

@@ -214,7 +214,7 @@ BATCH_SECONDS = Metric(
     "histogram",
     "stream_batch_seconds",
     "seconds",
-    "From a batch to its acknowledgement.",
+    "From the start of a batch to its rows on the disk.",
     ("program",),
     metric.BATCH,
 )

@@ -4,7 +4,7 @@ The write order, for a batch of records of one partition:
   1. `fold` steps every record in memory;
   2. one Kafka transaction holds the outputs and the changed rows;
   3. one RocksDB batch holds the rows and the changelog offset;
-  4. the caller acknowledges (Faust commits the offset).
+  4. the group's offset follows (Faust commits it).
 
 What a crash leaves, and what the next owner does:
 
@@ -86,6 +86,8 @@ class TablePartition(Generic[R]):
         self._store = Store(place.data_dir / program.table / str(number))
         self._cache: Cache[R] = Cache(CACHED_ROWS_MAX)
         self._position = Position("", 0)
+        self.applied = -1
+        """The offset up to which the rows are written, as everyone sees them."""
         self._view = program.view()
         self._partition: Partition[R] = Partition(
             number, PartitionRow(), self._read, Deadlines(), self._scan
@@ -120,6 +122,7 @@ class TablePartition(Generic[R]):
             abandon,
         )
         self._partition.row, self._partition.deadlines, self._position = recovery.run()
+        self.applied = self.row.applied_offset
         self._check_version()
         self._mark()
         self._fill()
@@ -149,6 +152,7 @@ class TablePartition(Generic[R]):
         due_at = self._partition.deadlines.at
         came = self._came(folded.rows)
         self._store.write(((key, due_at(key), data) for key, data in rows.items()), self._position)
+        self.applied = self.row.applied_offset
         faults.point("engine:after-store")
         self._show(folded.rows, came)
         self._remember(folded.rows)

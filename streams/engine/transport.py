@@ -2,8 +2,8 @@
 
 Faust's own path hands over message by message (14,000 events/s here); this consumer yields, per
 partition, one message whose value is the list of raw records and whose offset is the last one's.
-Its acknowledgement commits the whole batch. Only committed records are read: what an aborted
-transaction wrote is no part of the history.
+It is acknowledged as soon as it waits for its partition; the group's offset follows the rows. Only
+committed records are read: what an aborted transaction wrote is no part of the history.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -62,18 +62,24 @@ class BatchConsumer(driver.Consumer):
 
         Batches of a partition are acknowledged in their order (concurrency is 1), so the newest
         acknowledgement stands for all before it; Faust's search for gaps would commit one batch
-        per interval. Faust acknowledges what it skips as well: a batch that a rebalance overtook,
-        or that came while its partition was given up. What no row holds is never committed.
+        per interval. Acknowledged is also what still waits, and what Faust skips: a batch that a
+        rebalance overtook, or that came while its partition was given up. What no row holds is
+        never committed.
         """
         acked = self._acked[tp]
         applied: int | None = self.transport.applied(tp)
         if not acked or applied is None:
             return None
         newest = int(max(acked))
-        if newest <= applied:
-            self._acked_index[tp].difference_update(acked)
-            acked.clear()
+        acked[:] = [one for one in acked if one > applied]
+        self._acked_index[tp].intersection_update(acked)
         return int(min(newest, applied)) + 1
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Pause nothing: where a stream's buffer is full, the fetcher itself waits for it.
+
+        Faust would fetch nothing more of the partition, and ask again after a second.
+        """
 
 
 class BatchTransport(driver.Transport):

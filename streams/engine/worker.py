@@ -1,8 +1,9 @@
-"""The one agent loop of a program: batches in, tables written, acknowledgements out.
+"""The partitions of a program that this process owns: opened, worked on, closed.
 
-A partition is opened in the background when it is assigned and closed when it is revoked. Folding,
-Kafka and RocksDB run in threads, so that the event loop keeps its heartbeats. Any failure of the
-engine ends the process: the supervisor starts it anew, and the recovery is the same as ever.
+A partition is opened in the background when it is assigned, worked on by a task of its own, and
+closed when it is revoked. Folding, Kafka and RocksDB run in threads, so that the event loop keeps
+its heartbeats. Any failure of the engine ends the process: the supervisor starts it anew, and the
+recovery is the same as ever.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -26,6 +27,7 @@ from streams.engine.failure import fail
 from streams.engine.program import Input, Program
 from streams.engine.recovery import Abandoned
 from streams.engine.table import Place, Standing, TablePartition
+from streams.engine.waiting import Waiting
 
 R = TypeVar("R", bound=Any)
 log = structlog.get_logger()
@@ -51,10 +53,12 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Owned(Generic[R]):
-    """A partition that this process owns: its opening, and how to end that early."""
+    """A partition that this process owns: its opening, how to end that early, the work on it."""
 
     opening: asyncio.Task[TablePartition[R] | None]
     abandon: threading.Event
+    waiting: Waiting
+    working: asyncio.Task[None]
 
     @property
     def table(self) -> TablePartition[R] | None:
@@ -65,8 +69,10 @@ class Owned(Generic[R]):
 class Worker(Generic[R]):
     """All partitions of one program that this process owns."""
 
-    def __init__(self, program: Program[R], place: Place, meter: Meter) -> None:
+    def __init__(self, program: Program[R], place: Place, meter: Meter, batch_max: int) -> None:
+        """Apply at most `batch_max` records at once."""
         self._program, self._place, self._meter = program, place, meter
+        self._batch_max = batch_max
         self._owned: dict[int, Owned[R]] = {}
         self._busy = asyncio.Lock()
 
@@ -86,18 +92,16 @@ class Worker(Generic[R]):
     def progress(self) -> Mapping[int, int | None]:
         """Return the applied offset of every owned partition, None while it is being opened."""
         owned = list(self._owned.items())
-        return {
-            number: None if one.table is None else one.table.row.applied_offset
-            for number, one in owned
-        }
+        return {number: None if one.table is None else one.table.applied for number, one in owned}
 
     def assigned(self, partitions: Iterable[int]) -> None:
-        """Open what is new, in the background."""
+        """Open what is new, in the background, and work on what comes for it."""
         for number in partitions:
             if number not in self._owned:
-                abandon = threading.Event()
+                abandon, waiting = threading.Event(), Waiting(self._batch_max)
                 opening = asyncio.create_task(self._open(number, abandon))
-                self._owned[number] = Owned(opening, abandon)
+                working = asyncio.create_task(self._work(number, opening, waiting))
+                self._owned[number] = Owned(opening, abandon, waiting, working)
 
     async def revoked(self, partitions: Iterable[int]) -> None:
         """Close what is gone; a batch in work is finished first, an opening is abandoned."""
@@ -106,29 +110,18 @@ class Worker(Generic[R]):
             if owned is None:
                 continue
             owned.abandon.set()
-            table = await owned.opening
-            if table is not None:
-                async with self._busy:
-                    await asyncio.to_thread(table.close)
+            await owned.waiting.close()
+            await owned.working
+            if owned.table is not None:
+                await asyncio.to_thread(owned.table.close)
             self._meter.closed(number)
             log.info("partition.closed", program=self._program.name, partition=number)
 
-    async def apply(self, number: int, batch: Sequence[Input]) -> None:
-        """Apply one record batch. Ends the process where the engine fails."""
+    async def take(self, number: int, batch: Sequence[Input]) -> None:
+        """Keep a batch for its partition, if it is ours; wait while much waits there already."""
         owned = self._owned.get(number)
-        table = None if owned is None else await owned.opening
-        if table is None:
-            return
-        async with self._busy:
-            if self._owned.get(number) is not owned:
-                return
-            started = time.perf_counter()
-            try:
-                folded = await asyncio.to_thread(table.apply, batch)
-            except Exception as error:
-                fail(error)
-            seconds = time.perf_counter() - started
-            self._meter.applied(number, folded, table.standing, seconds)
+        if owned is not None:
+            await owned.waiting.put(batch)
 
     def tick(self) -> None:
         """Write the time into every partition that is open."""
@@ -148,6 +141,21 @@ class Worker(Generic[R]):
         """Close all partitions and flush the ticks."""
         await self.revoked(list(self._owned))
         await asyncio.to_thread(self._ticks.flush, TICK_SECONDS_MAX)
+
+    async def _work(
+        self, number: int, opening: Awaitable[TablePartition[R] | None], waiting: Waiting
+    ) -> None:
+        """Apply what comes until the partition is given up. Ends the process where that fails."""
+        table = await opening
+        try:
+            while table is not None and (batch := await waiting.take()):
+                async with self._busy:
+                    started = time.perf_counter()
+                    folded = await asyncio.to_thread(table.apply, batch)
+                    seconds = time.perf_counter() - started
+                    self._meter.applied(number, folded, table.standing, seconds)
+        except Exception as error:
+            fail(error)
 
     async def _open(self, number: int, abandon: threading.Event) -> TablePartition[R] | None:
         started = time.perf_counter()

@@ -48,6 +48,19 @@ def test_what_was_acknowledged_and_is_in_no_row_is_not_committed() -> None:
     assert one._new_offset(WHERE) == 10
 
 
+def test_acknowledgements_are_forgotten_as_the_rows_follow() -> None:
+    """There are always some that still wait: those alone are kept."""
+    progress: dict[int, int | None] = {0: 4}
+    one = consumer(progress)
+    acknowledge(one, 4, 9, 12)
+    assert one._new_offset(WHERE) == 5
+    assert one._acked[WHERE] == [9, 12]
+    assert one._acked_index[WHERE] == {9, 12}
+    progress[0] = 10
+    assert one._new_offset(WHERE) == 11
+    assert one._acked[WHERE] == [12]
+
+
 def test_a_partition_that_is_not_open_commits_nothing() -> None:
     """It is being opened, or was given up; a first owner may never have got to its first row."""
     progress: dict[int, int | None] = {0: None}
