@@ -171,15 +171,10 @@ def decode(data: bytes, avro: Path = AVRO) -> Any:
     `avro` is the folder of the committed drawings. Raises Undecodable for anything else: wrong
     magic, unknown id, truncation, trailing bytes.
     """
-    if len(data) < HEADER.size:
-        raise Undecodable("shorter than the header")
-    magic, schema_id = HEADER.unpack_from(data)
-    if magic != MAGIC:
-        raise Undecodable(f"magic byte {magic}, expected {MAGIC}")
     readers = _committed() if avro is AVRO else _readers(avro)
-    found = readers.get(schema_id)
+    found = readers.get(data[: HEADER.size])
     if found is None:
-        raise Undecodable(f"unknown schema id {schema_id}")
+        raise Undecodable(_no_header(data))
     buffer = io.BytesIO(data)
     buffer.seek(HEADER.size)
     try:
@@ -189,6 +184,16 @@ def decode(data: bytes, avro: Path = AVRO) -> Any:
     if buffer.tell() != len(data):
         raise Undecodable(f"{len(data) - buffer.tell()} bytes after the {found.kind.__name__}")
     return record
+
+
+def _no_header(data: bytes) -> str:
+    """Return why these bytes do not begin as a record does."""
+    if len(data) < HEADER.size:
+        return "shorter than the header"
+    magic, schema_id = HEADER.unpack_from(data)
+    return (
+        f"unknown schema id {schema_id}" if magic == MAGIC else f"magic byte {magic}, not {MAGIC}"
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -205,25 +210,25 @@ class _Reader:
 
 
 @functools.cache
-def _readers(avro: Path) -> dict[int, _Reader]:
-    """Return the readers of all ids: the newest of each record, and the older drawings."""
-    found: dict[int, _Reader] = {}
+def _readers(avro: Path) -> dict[bytes, _Reader]:
+    """Return the readers by header: the newest of each record, and the older drawings."""
+    found: dict[bytes, _Reader] = {}
     for family, kinds in _ROOTS.items():
         for kind in kinds:
             *older, last = catalogue(avro)[kind.__name__]
             newest, typed = fastavro.parse_schema(avsc(kind)), to_typed(kind)
             names = ("return_record_name", "return_record_name_override")
             options = dict.fromkeys(names if has_union(kind) else (), True)
-            found[last] = _Reader(kind, (newest,), options, typed)
+            found[HEADER.pack(MAGIC, last)] = _Reader(kind, (newest,), options, typed)
             for one in older:
                 file = avro / family / f"{kind.__name__}.v{one}.avsc"
                 written = fastavro.parse_schema(json.loads(file.read_text()))
-                found[one] = _Reader(kind, (written, newest), options, typed)
+                found[HEADER.pack(MAGIC, one)] = _Reader(kind, (written, newest), options, typed)
     return found
 
 
 @functools.cache
-def _committed() -> dict[int, _Reader]:
+def _committed() -> dict[bytes, _Reader]:
     """Return the readers of the committed drawings, without the cost of hashing a path."""
     return _readers(AVRO)
 

@@ -38,6 +38,8 @@ from streams.core.turn import Turn
 CORE_VERSION = 1
 """Raised with every change of what a fold gives; an older worker refuses a newer history."""
 
+NEXT_TICK = 1
+"""A deadline of long ago: the row is woken by the next tick."""
 ERROR_EVENT = "error"
 """The event type that counts towards the error rate."""
 
@@ -124,18 +126,12 @@ def _due(turn: Turn, before: DeviceRow) -> DeviceRow:
 
 def count(row: Any) -> Totals:
     """Return the row's part of the partition's totals."""
-    if isinstance(row, PendingRow):
-        return admission.count(row)
-    if not isinstance(row, DeviceRow):
-        return _NO_PART
-    if row.retired_at:
-        return _NO_PART
-    return _part(
-        row.connected,
-        row.rotations,
-        rotation.name(row.rotation),
-        anomaly.open_alerts(row),
-    )
+    if isinstance(row, DeviceRow):
+        if row.retired_at:
+            return _NO_PART
+        alerts_open = anomaly.open_alerts(row) if row.watches else 0
+        return _part(row.connected, row.rotations, rotation.name(row.rotation), alerts_open)
+    return admission.count(row) if isinstance(row, PendingRow) else _NO_PART
 
 
 _NO_PART = Totals()
@@ -302,22 +298,16 @@ def _set_due(turn: Turn, row: DeviceRow) -> None:
     if row.retired_at:
         row.next_due_at = 0
         return
-    saga = row.rotation
-    renewal_at = health_at = 0
+    instants = [certificate.due_at(row), anomaly.due_at(turn, row)]
+    if not isinstance(row.rotation, Idle):
+        instants.append(row.rotation.deadline_at)
+    elif not row.belongs.fleet_id:
+        instants.append(certificate.renew_at(row, turn.policy))
     if row.belongs.fleet_id:
-        renewal_at = belonging.near_at(turn, row)
-        health_at = belonging.judge_health(turn, row)
-    elif isinstance(saga, Idle):
-        renewal_at = certificate.renew_at(row, turn.policy)
-    instants = (
-        certificate.due_at(row),
-        rotation.deadline_at(saga),
-        anomaly.due_at(turn, row),
-        renewal_at,
-        health_at,
-        int(not row.registered_at),  # the first tick tells when it was
-        int(belonging.waits(row)),
-    )
+        instants += belonging.near_at(turn, row), belonging.judge_health(turn, row)
+        instants += [NEXT_TICK] * belonging.waits(row)
+    if not row.registered_at:  # the first tick tells when it was
+        instants.append(NEXT_TICK)
     row.next_due_at = min(filter(None, instants), default=0)
 
 

@@ -93,11 +93,6 @@ def name(rotation: Rotation) -> str:
     return NAMES[type(rotation)]
 
 
-def deadline_at(rotation: Rotation) -> int:
-    """Return the state's deadline, zero where it has none."""
-    return 0 if isinstance(rotation, Idle) else rotation.deadline_at
-
-
 def ordered(turn: Turn, row: DeviceRow, event: RotationOrdered) -> None:
     """Somebody asked for a rotation. A late copy of the order changes nothing.
 
