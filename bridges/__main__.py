@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import structlog
-import uvloop
 from confluent_kafka import KafkaException
 
 from bridges import run, suites
@@ -110,8 +109,7 @@ def _mqtt(found: Configuration, registry: Registry) -> None:
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 50)
     recorder = Recorder(found.cluster, own.waiting << 20, bridge_id)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run.run(group, recorder, make))
+    asyncio.run(run.run(group, recorder, make))
 
 
 def main(argv: list[str] | None = None) -> None:

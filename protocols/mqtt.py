@@ -19,7 +19,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import aiomqtt
 from aiomqtt import ConnectError, NegativeAckError, ProtocolError, PublishPacket, PubRelPacket
@@ -85,7 +85,6 @@ class Client(aiomqtt.Client):
         del self._buffer_in  # 16 MiB, for a reader that is not used here
         self._rest = b""
         self._unread_bytes = 0
-        self._emptied = True
         self._arrived, self._taken, self._acknowledged = (asyncio.Event() for _ in range(3))
         self._in_air: set[int] = set()
         self._in_air_max = 0
@@ -248,7 +247,6 @@ class Client(aiomqtt.Client):
         if not data:
             raise ConnectError(self._endpoint)
         self._heard = time.monotonic()
-        self._emptied = len(data) < READ_BYTES
         self._unread_bytes += len(data)
         if self._rest:
             data = self._rest + data
@@ -281,7 +279,7 @@ class Client(aiomqtt.Client):
                 for packet in packets:
                     self._dispatch(packet)
                 thick = self._heard - asked < self._gather_seconds
-                if thick and self._emptied and len(packets) < GATHERED_MAX:
+                if thick and len(packets) < GATHERED_MAX:
                     await self._gather()
         except (ConnectError, ProtocolError) as error:
             self._logger.info("session ended: %s", error)
@@ -292,12 +290,9 @@ class Client(aiomqtt.Client):
             raise
 
     async def _gather(self) -> None:
-        """Let what comes thick wait in the socket for a moment, and be read together.
-
-        The stream pauses the connection itself while it holds much: it must be empty, or reading
-        would go on behind its back, without a bound.
-        """
-        transport = cast(asyncio.Transport, self._writer.transport)  # uvloop's derives from none
+        """Let what comes thick wait in the socket for a moment, and be read together."""
+        transport = self._writer.transport
+        assert isinstance(transport, asyncio.Transport)
         transport.pause_reading()
         try:
             await asyncio.sleep(self._gather_seconds)
