@@ -85,6 +85,7 @@ class Client(aiomqtt.Client):
         del self._buffer_in  # 16 MiB, for a reader that is not used here
         self._rest = b""
         self._unread_bytes = 0
+        self._emptied = True
         self._arrived, self._taken, self._acknowledged = (asyncio.Event() for _ in range(3))
         self._in_air: set[int] = set()
         self._in_air_max = 0
@@ -247,6 +248,7 @@ class Client(aiomqtt.Client):
         if not data:
             raise ConnectError(self._endpoint)
         self._heard = time.monotonic()
+        self._emptied = len(data) < READ_BYTES
         self._unread_bytes += len(data)
         if self._rest:
             data = self._rest + data
@@ -279,7 +281,7 @@ class Client(aiomqtt.Client):
                 for packet in packets:
                     self._dispatch(packet)
                 thick = self._heard - asked < self._gather_seconds
-                if thick and len(packets) < GATHERED_MAX:
+                if thick and self._emptied and len(packets) < GATHERED_MAX:
                     await self._gather()
         except (ConnectError, ProtocolError) as error:
             self._logger.info("session ended: %s", error)
@@ -290,7 +292,11 @@ class Client(aiomqtt.Client):
             raise
 
     async def _gather(self) -> None:
-        """Let what comes thick wait in the socket for a moment, and be read together."""
+        """Let what comes thick wait in the socket for a moment, and be read together.
+
+        The stream pauses the connection itself while it holds much: it must be empty, or reading
+        would go on behind its back, without a bound.
+        """
         transport = self._writer.transport
         assert isinstance(transport, asyncio.Transport)
         transport.pause_reading()
