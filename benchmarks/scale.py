@@ -147,7 +147,7 @@ class Table(TablePartition[Any]):
             self._offset += 1
             records.append(Record(self._offset, at, key, codec.encode(one)))
         began = time.perf_counter()
-        folded = self.apply(records)
+        folded = self.apply([records])
         spent = (time.perf_counter() - began) * 1e3
         assert not folded.set_aside, folded.outputs
         return [one.record for one in folded.outputs], spent

@@ -44,6 +44,7 @@ from streams.engine.log import read_between
 from streams.engine.program import Input, Program, Record, View
 from streams.engine.recovery import Recovery
 from streams.engine.store import Position, Store
+from streams.engine.waiting import joined
 
 R = TypeVar("R", bound=Any)
 log = structlog.get_logger()
@@ -127,11 +128,14 @@ class TablePartition(Generic[R]):
         self._mark()
         self._fill()
 
-    def apply(self, records: Sequence[Input]) -> Folded[R]:
-        """Apply a batch in the write order. Raises EngineFailed; the process must then end."""
+    def apply(self, batches: Sequence[Sequence[Input]]) -> Folded[R]:
+        """Apply batches as one, in the write order.
+
+        Raises EngineFailed; the process must then end.
+        """
         room.check(self._place.data_dir, self._place.room_min)
         faults.point("engine:before-step")
-        fresh, skipped = self._fresh(records)
+        fresh, skipped = joined(batches, self.row.applied_offset + 1, self._missing)
         if not fresh:
             return Folded(skipped=skipped)
         started = time.perf_counter()
@@ -162,16 +166,6 @@ class TablePartition(Generic[R]):
     def close(self) -> None:
         """Close the store; the next owner may open it."""
         self._store.close()
-
-    def _fresh(self, records: Sequence[Input]) -> tuple[Sequence[Input], int]:
-        """Return the records that are not applied yet, the missing ones before them included."""
-        expected, skipped = self.row.applied_offset + 1, 0
-        if records and records[0].offset < expected:
-            fresh = [one for one in records if one.offset >= expected]
-            skipped, records = len(records) - len(fresh), fresh
-        if records and records[0].offset > expected:
-            records = [*self._missing(expected, records[0].offset), *records]
-        return records, skipped
 
     def _missing(self, start: int, stop: int) -> Iterator[Record]:
         """Read what the group skipped: often nothing but the marker of a transaction."""

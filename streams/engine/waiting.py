@@ -6,7 +6,7 @@ batch is applied is one batch afterwards.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from streams.engine.program import Input
 
@@ -19,8 +19,8 @@ class Waiting:
 
     def __init__(self, records_max: int, bytes_max: int = WAITING_BYTES_MAX) -> None:
         self._records_max, self._bytes_max = records_max, bytes_max
-        self._records: list[Input] = []
-        self._bytes = 0
+        self._batches: list[Sequence[Input]] = []
+        self._records = self._bytes = 0
         self._closed = False
         self._changed = asyncio.Condition()
 
@@ -30,26 +30,52 @@ class Waiting:
         async with self._changed:
             await self._changed.wait_for(lambda: self._closed or self._fits(len(batch), size))
             if not self._closed:
-                self._records += batch
+                self._batches.append(batch)
+                self._records += len(batch)
                 self._bytes += size
                 self._changed.notify_all()
 
-    async def take(self) -> Sequence[Input]:
-        """Return all that waits, as soon as there is something; nothing once closed."""
+    async def take(self) -> Sequence[Sequence[Input]]:
+        """Return the batches that wait, as soon as there are any; none once closed."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or self._records)
-            taken, self._records, self._bytes = self._records, [], 0
+            await self._changed.wait_for(lambda: self._closed or self._batches)
+            taken, self._batches, self._records, self._bytes = self._batches, [], 0, 0
             self._changed.notify_all()
             return taken
 
     async def close(self) -> None:
         """Forget what waits, and let go of all who wait."""
         async with self._changed:
-            self._closed, self._records = True, []
+            self._closed, self._batches = True, []
             self._changed.notify_all()
 
     def _fits(self, records: int, size: int) -> bool:
-        return not self._records or (
-            len(self._records) + records <= self._records_max
-            and self._bytes + size <= self._bytes_max
+        return not self._batches or (
+            self._records + records <= self._records_max and self._bytes + size <= self._bytes_max
         )
+
+
+def joined(
+    batches: Iterable[Sequence[Input]],
+    expected: int,
+    missing: Callable[[int, int], Iterable[Input]],
+) -> tuple[list[Input], int]:
+    """Return the records from offset `expected` on, once each, and how many came in vain.
+
+    Within a batch nothing is missing but what is no record; between two, Faust may have dropped
+    one that a rebalance overtook, or have gone back: `missing` reads what stands between.
+    """
+    records: list[Input] = []
+    came = 0
+    for batch in batches:
+        came += len(batch)
+        new = [one for one in batch if one.offset >= expected]
+        if not new:
+            continue
+        if new[0].offset > expected:
+            between = list(missing(expected, new[0].offset))
+            came += len(between)
+            records += between
+        records += new
+        expected = new[-1].offset + 1
+    return records, came - len(records)

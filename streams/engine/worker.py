@@ -148,10 +148,10 @@ class Worker(Generic[R]):
         """Apply what comes until the partition is given up. Ends the process where that fails."""
         table = await opening
         try:
-            while table is not None and (batch := await waiting.take()):
+            while table is not None and (batches := await waiting.take()):
                 async with self._busy:
                     started = time.perf_counter()
-                    folded = await asyncio.to_thread(table.apply, batch)
+                    folded = await asyncio.to_thread(table.apply, batches)
                     seconds = time.perf_counter() - started
                     self._meter.applied(number, folded, table.standing, seconds)
         except Exception as error:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.engine.program import Input, Record
-from streams.engine.waiting import Waiting
+from streams.engine.waiting import Waiting, joined
 
 RECORDS_MAX, BYTES_MAX = 10, 100
 SIZES = st.lists(st.lists(st.integers(0, 150), min_size=1, max_size=15), max_size=12)
@@ -33,23 +33,46 @@ async def test_everything_comes_in_order_and_no_more_at_once_than_may_wait(
         for one in came:
             await waiting.put(one)
 
-    bringing, taken = asyncio.create_task(bring()), list[Sequence[Input]]()
-    while sum(map(len, taken)) < sum(map(len, came)):
+    bringing, taken = asyncio.create_task(bring()), list[Sequence[Sequence[Input]]]()
+    while sum(map(len, taken)) < len(came):
         taken.append(await waiting.take())
     await bringing
-    assert [one for some in taken for one in some] == [one for some in came for one in some]
+    assert [one for some in taken for one in some] == came
     for some in taken:
-        alone = some in came
-        assert alone or len(some) <= RECORDS_MAX
-        assert alone or sum(len(one.value or b"") for one in some) <= BYTES_MAX
+        records = [one for batch in some for one in batch]
+        assert len(some) == 1 or len(records) <= RECORDS_MAX
+        assert len(some) == 1 or sum(len(one.value or b"") for one in records) <= BYTES_MAX
+
+
+@given(
+    st.integers(0, 30),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 10)), max_size=8),
+)
+def test_every_record_is_applied_once_whatever_a_rebalance_did_to_the_batches(
+    expected: int, spans: list[tuple[int, int]]
+) -> None:
+    """Batches come twice, overlap and leave holes: what is missing between them is read."""
+    history = [Record(offset, 0, b"k", b"v") for offset in range(60)]
+    came = [history[first : first + count] for first, count in spans]
+    read: list[tuple[int, int]] = []
+
+    def missing(start: int, stop: int) -> list[Record]:
+        read.append((start, stop))
+        return history[start:stop]
+
+    records, in_vain = joined(came, expected, missing)
+    end = max((first + count for first, count in spans), default=0)
+    assert records == history[expected:end]
+    brought = sum(len(one) for one in came) + sum(stop - start for start, stop in read)
+    assert in_vain == brought - len(records)
 
 
 async def test_what_comes_meanwhile_is_one_batch() -> None:
     """A worker that is behind commits less often, not more slowly."""
-    waiting = Waiting(RECORDS_MAX)
-    for one in batches([[1], [2, 3], [4]]):
+    waiting, came = Waiting(RECORDS_MAX), batches([[1], [2, 3], [4]])
+    for one in came:
         await waiting.put(one)
-    assert [one.offset for one in await waiting.take()] == [0, 1, 2, 3]
+    assert await waiting.take() == came
 
 
 async def test_whoever_waits_for_a_partition_that_is_given_up_is_let_go() -> None:

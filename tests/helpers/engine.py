@@ -152,7 +152,7 @@ class Rig:
         """Apply what is not applied yet, and commit the offset as Faust would."""
         cluster, start = Cluster(self.bootstrap), table.row.applied_offset + 1
         end = bounds(cluster, DEVICE_EVENTS, 0).high
-        table.apply(list(history.records(cluster, DEVICE_EVENTS, 0, start, end)))
+        table.apply([list(history.records(cluster, DEVICE_EVENTS, 0, start, end))])
         self.skip(table.row.applied_offset + 1)
 
     def skip(self, offset: int) -> None:

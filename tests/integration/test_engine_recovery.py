@@ -140,7 +140,7 @@ def test_an_emptied_table_of_a_group_without_offsets_fails_loudly(engine: Rig) -
     engine.report(1, 1)
     with engine.owner("kept") as table:
         end = bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).high
-        table.apply(list(history.records(Cluster(engine.bootstrap), DEVICE_EVENTS, 0, 0, end)))
+        table.apply([list(history.records(Cluster(engine.bootstrap), DEVICE_EVENTS, 0, 0, end))])
     emptied(engine)
     with pytest.raises(EngineFailed, match="was emptied, and group"), engine.owner("new"):
         pass
@@ -153,7 +153,7 @@ def test_what_the_group_skipped_is_read_from_the_history(engine: Rig) -> None:
     end = bounds(Cluster(engine.bootstrap), DEVICE_EVENTS, 0).high
     last = history.records(Cluster(engine.bootstrap), DEVICE_EVENTS, 0, end - 1, end)
     with engine.owner("kept") as table:
-        table.apply(list(last))
+        table.apply([list(last)])
     assert engine.applied(6)
     engine.assert_undisturbed()
 
