@@ -14,6 +14,9 @@ from faust.types import TP
 
 from streams.engine import faults
 
+OPENING_SECONDS = 0.1
+"""How long the partitions that are open are waited for while others are being opened."""
+
 
 class CommittedThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread; it reads committed records without Faust's own transactions."""
@@ -54,6 +57,16 @@ class BatchConsumer(driver.Consumer):
             message.value = batch
             yield tp, message
 
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
+        """Ask for open partitions alone: what comes for one that recovers would bar all others."""
+        active = active_partitions or set()
+        ready = active & self.transport.open()
+        if not ready:
+            await self.sleep(OPENING_SECONDS)
+            return {}
+        wait = timeout if ready == active else min(timeout, OPENING_SECONDS)
+        return await super()._getmany(ready, wait)
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Remember no gaps: Faust's tree of them grows by every batch, and is sorted each time."""
 
@@ -93,6 +106,15 @@ class BatchTransport(driver.Transport):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.progress: dict[str, Callable[[], Mapping[int, int | None]]] = {}
+
+    def open(self) -> set[TP]:
+        """Return the partitions that are open."""
+        return {
+            TP(topic, number)
+            for topic, progress in self.progress.items()
+            for number, applied in progress().items()
+            if applied is not None
+        }
 
     def applied(self, tp: TP) -> int | None:
         """Return the offset up to which the rows hold a partition; None where it is not open."""

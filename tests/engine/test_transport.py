@@ -1,9 +1,11 @@
-"""Which offset a worker's group goes on with: only what stands in the rows."""
+"""What a worker's consumer asks for, and which offset its group goes on with."""
+
+from typing import Any
 
 import faust
 from faust.types import TP
 
-from streams.engine.transport import BatchConsumer, BatchTransport
+from streams.engine.transport import OPENING_SECONDS, BatchConsumer, BatchTransport
 
 WHERE = TP("device.events", 0)
 
@@ -71,3 +73,30 @@ def test_a_partition_that_is_not_open_commits_nothing() -> None:
     assert one._new_offset(WHERE) is None
     progress[0] = -1
     assert one._new_offset(WHERE) == 0
+
+
+class Fetches:
+    """Stands for the consumer's thread: remembers what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[set[TP], float]] = []
+
+    async def getmany(self, active: set[TP], seconds: float) -> dict[TP, Any]:
+        """Give nothing."""
+        self.asked.append((active, seconds))
+        return {}
+
+
+async def test_a_partition_that_is_being_opened_bars_no_other() -> None:
+    """It is asked for as soon as it is open, and meanwhile the others are not waited for long."""
+    other = TP(WHERE.topic, 1)
+    progress: dict[int, int | None] = {0: None, 1: None}
+    one = consumer(progress)
+    one._thread = thread = Fetches()
+    assert await one._getmany({WHERE, other}, 1.0) == {}
+    assert thread.asked == []
+    progress[1] = 7
+    await one._getmany({WHERE, other}, 1.0)
+    progress[0] = -1
+    await one._getmany({WHERE, other}, 1.0)
+    assert thread.asked == [({other}, OPENING_SECONDS), ({WHERE, other}, 1.0)]
