@@ -191,9 +191,9 @@ def _no_header(data: bytes) -> str:
     if len(data) < HEADER.size:
         return "shorter than the header"
     magic, schema_id = HEADER.unpack_from(data)
-    return (
-        f"unknown schema id {schema_id}" if magic == MAGIC else f"magic byte {magic}, not {MAGIC}"
-    )
+    if magic != MAGIC:
+        return f"magic byte {magic}, expected {MAGIC}"
+    return f"unknown schema id {schema_id}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

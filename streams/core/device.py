@@ -40,6 +40,7 @@ CORE_VERSION = 1
 
 NEXT_TICK = 1
 """A deadline of long ago: the row is woken by the next tick."""
+
 ERROR_EVENT = "error"
 """The event type that counts towards the error rate."""
 
@@ -129,8 +130,8 @@ def count(row: Any) -> Totals:
     if isinstance(row, DeviceRow):
         if row.retired_at:
             return _NO_PART
-        alerts_open = anomaly.open_alerts(row) if row.watches else 0
-        return _part(row.connected, row.rotations, rotation.name(row.rotation), alerts_open)
+        saga, alerts_open = rotation.name(row.rotation), anomaly.open_alerts(row)
+        return _part(row.connected, row.rotations, saga, alerts_open)
     return admission.count(row) if isinstance(row, PendingRow) else _NO_PART
 
 
@@ -305,8 +306,7 @@ def _set_due(turn: Turn, row: DeviceRow) -> None:
         instants.append(certificate.renew_at(row, turn.policy))
     if row.belongs.fleet_id:
         instants += belonging.near_at(turn, row), belonging.judge_health(turn, row)
-        instants += [NEXT_TICK] * belonging.waits(row)
-    if not row.registered_at:  # the first tick tells when it was
+    if not row.registered_at or belonging.waits(row):  # the first tick tells when it was
         instants.append(NEXT_TICK)
     row.next_due_at = min(filter(None, instants), default=0)
 

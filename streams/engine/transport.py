@@ -50,7 +50,7 @@ class BatchConsumer(driver.Consumer):
             return
         for where, batch in records.items():
             tp = TP(where.topic, where.partition)
-            wanted = active is None or tp in active or tp in self._buffered_partitions
+            wanted = active is None or tp in active
             if not batch or not wanted or not self.flow_active:
                 continue
             message = self._to_message(tp, batch[-1])
