@@ -15,17 +15,14 @@ KEPT_MAX = 50_000
 
 def number(value: int) -> bytes:
     """Return an Avro `long`, not negative."""
-    return _SMALL[value] if value < len(_SMALL) else _number(value)
-
-
-def _number(value: int) -> bytes:
-    value <<= 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    rest = value << 1  # zig-zag
+    if rest < _PAIR:
+        return _LAST[rest]
+    out = b""
+    while rest >= _PAIR:
+        out += _MORE[rest % _PAIR]
+        rest //= _PAIR
+    return out + _LAST[rest]
 
 
 def string(text: str) -> bytes:
@@ -34,7 +31,13 @@ def string(text: str) -> bytes:
     return number(len(data)) + data
 
 
-_SMALL = [_number(value) for value in range(16_384)]
+_PAIR = 1 << 14
+"""Numbers of two bytes, seven bits in each."""
+_MORE = [bytes((one & 0x7F | 0x80, one >> 7 | 0x80)) for one in range(_PAIR)]
+"""The bytes of such a number where more follow."""
+_LAST = [bytes((one,)) for one in range(0x80)]
+_LAST += [bytes((one & 0x7F | 0x80, one >> 7)) for one in range(0x80, _PAIR)]
+"""And where they are the last."""
 _UNNUMBERED, _NUMBERED = b"\x00", b"\x02"
 """The branch of the union that `numbering` is."""
 

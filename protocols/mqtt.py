@@ -6,7 +6,8 @@ on: 40 ms between a PUBACK and the PUBLISH behind it. A reset while reading or c
 loops without telling the callers that wait. A QoS 0 message that finds no reader is dropped: of a
 burst of 300, 10 came through. It reads packet by packet and writes each acknowledgement alone; each
 client fills a buffer of 16 MiB; a client that waits for its reader no longer answers for itself.
-Whoever is cancelled while it leaves a session goes on as if it were not.
+Whoever is cancelled while it leaves a session goes on as if it were not. So the connection itself
+is ours (`protocols/wire.py`), and what aiomqtt would have read from a stream comes to `_took`.
 
 Rules of this file: one client per connection, never used again; whatever ends the session is told
 to every waiting caller as `Lost`; what arrives waits unread up to a limit, then the connection
@@ -39,7 +40,11 @@ from mqtt5 import (
     read,
 )
 
-READ_BYTES = 262_144
+from protocols.waiting import until_first
+from protocols.wire import Wire
+
+READ_BYTES = 16_384
+"""What is read at once, where not said otherwise: the largest record of TLS."""
 UNREAD_BYTES_MAX = 1_048_576
 """Bytes that wait to be read; beyond, the connection itself waits."""
 PACKET_BYTES_MAX = 524_288
@@ -67,6 +72,8 @@ INCOMING = (PublishPacket, PubRelPacket)
 class Client(aiomqtt.Client):
     """aiomqtt's client: read and acknowledged in batches, and every ending told."""
 
+    _wire: Wire
+
     reached = False
     """Whether the broker that we trust was there: TCP and our half of the handshake succeeded."""
 
@@ -77,16 +84,19 @@ class Client(aiomqtt.Client):
         self,
         *,
         unread_bytes_max: int = UNREAD_BYTES_MAX,
+        read_bytes: int = READ_BYTES,
         gather_seconds: float = 0.0,
         **settings: Any,
     ) -> None:
         super().__init__(**{"max_packet_size": PACKET_BYTES_MAX, **settings})
-        self._unread_bytes_max, self._gather_seconds = unread_bytes_max, gather_seconds
+        self._unread_bytes_max, self._read_bytes = unread_bytes_max, read_bytes
+        self._gather_seconds = gather_seconds
         del self._buffer_in  # 16 MiB, for a reader that is not used here
-        self._rest = b""
+        self._first: asyncio.Future[Packet] = asyncio.get_running_loop().create_future()
+        self._partial = b""
         self._unread_bytes = 0
-        self._emptied = True
-        self._arrived, self._taken, self._acknowledged = (asyncio.Event() for _ in range(3))
+        self._full = self._gathering = False
+        self._arrived, self._acknowledged = asyncio.Event(), asyncio.Event()
         self._in_air: set[int] = set()
         self._in_air_max = 0
         self._heard = self._listened = 0.0
@@ -110,7 +120,9 @@ class Client(aiomqtt.Client):
         taken = list(self._queue)
         self._queue.clear()
         self._unread_bytes = 0
-        self._taken.set()
+        if self._full:
+            self._full = False
+            self._go_on()
         return taken
 
     async def messages(self) -> AsyncIterator[Message]:
@@ -160,8 +172,8 @@ class Client(aiomqtt.Client):
         """Drop the connection, whatever state it is in."""
         if hasattr(self, "_tasks"):
             self._tasks.cancel()
-        if hasattr(self, "_writer"):
-            self._writer.transport.abort()
+        if hasattr(self, "_wire"):
+            self._wire.abort()
 
     async def __aexit__(
         self,
@@ -179,19 +191,20 @@ class Client(aiomqtt.Client):
             raise
 
     async def _connect(self) -> None:
-        self._reader, self._writer = await asyncio.open_connection(
+        assert self._hostname is not None  # no Unix socket is ever asked for
+        self._wire = await Wire.open(
             self._hostname,
             self._port,
-            limit=READ_BYTES,
-            ssl=self._ssl_context,
-            server_hostname=self._hostname if self._ssl_context else None,
-            ssl_shutdown_timeout=CLOSE_SECONDS_MAX if self._ssl_context else None,
+            self._took,
+            tls=self._ssl_context,
+            read_bytes=self._read_bytes,
+            close_seconds=CLOSE_SECONDS_MAX,
         )
         self.reached = True
         try:
             await self._introduce()
         except BaseException:
-            self._writer.transport.abort()
+            self._wire.abort()
             raise
 
     async def _introduce(self) -> None:
@@ -207,10 +220,15 @@ class Client(aiomqtt.Client):
                 user_properties=self._user_properties,
             )
         )
-        packets: list[Packet] = []
-        while not packets:
-            packets = await self._arriving()
-        packet, *others = packets
+        try:
+            await until_first(asyncio.wait([self._first]), self._wire.over())
+        except OSError as error:
+            if not self._first.done():  # a refusal may come with the end
+                raise ConnectError(self._endpoint) from error
+        except ProtocolError:
+            if not self._first.done():
+                raise
+        packet = self._first.result()
         if not isinstance(packet, ConnAckPacket):
             raise ProtocolError(f"{type(packet).__name__} where CONNACK was due")
         if packet.reason_code != ConnAckReasonCode.SUCCESS:
@@ -222,88 +240,78 @@ class Client(aiomqtt.Client):
         self._send_semaphore = asyncio.BoundedSemaphore(packet.receive_max - self._in_air_max)
         self._connected.set_result(packet)
         self._disconnected = asyncio.Future()
-        for one in others:  # the broker may send a kept session's messages right behind
-            self._dispatch(one)
 
     async def _send(self, packet: Packet) -> None:
         await self._write(packet.write())
 
     async def _write(self, data: bytes) -> None:
-        # In Python 3.11 a TLS transport whose connection is lost raises AttributeError on write.
-        if not hasattr(self, "_writer") or self._writer.transport.is_closing():
+        if not hasattr(self, "_wire"):
             raise ConnectError(self._endpoint)
-        self._writer.write(data)
         try:
-            await self._writer.drain()
+            await self._wire.write(data)
         except OSError as error:
             raise ConnectError(self._endpoint) from error
         self._most_recent_packet_sent_time = time.monotonic()
 
-    async def _arriving(self) -> list[Packet]:
-        """Read once; return the packets that are whole."""
-        try:
-            data = await self._reader.read(READ_BYTES)
-        except OSError as error:
-            raise ConnectError(self._endpoint) from error
-        if not data:
-            raise ConnectError(self._endpoint)
-        self._heard = time.monotonic()
-        self._emptied = len(data) < READ_BYTES
-        self._unread_bytes += len(data)
-        if self._rest:
-            data = self._rest + data
-        view, packets, left = memoryview(data), [], 0
+    def _took(self, data: memoryview) -> None:
+        """Take apart what was read; leave the socket alone while much is unread, or to gather."""
+        began = time.monotonic()
+        thick, self._heard = began - self._listened < self._gather_seconds, began
+        self._unread_bytes = len(data) + (self._unread_bytes if self._queue else 0)
+        packets = self._whole(data)
+        for packet in packets:
+            if self._first.done():
+                self._dispatch(packet)
+            else:
+                self._first.set_result(packet)
+        self._full = self._unread_bytes > self._unread_bytes_max and bool(self._queue)
+        if thick and len(packets) < GATHERED_MAX and not self._gathering:
+            self._gathering = True
+            asyncio.get_running_loop().call_later(self._gather_seconds, self._gathered)
+        if self._full or self._gathering:
+            self._wire.rest()
+        else:
+            self._listened = time.monotonic()
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Read again, where nothing speaks against it."""
+        if not self._full and not self._gathering:
+            self._listened = time.monotonic()
+            self._wire.go_on()
+
+    def _whole(self, data: memoryview) -> list[Packet]:
+        """Return the packets that are whole by now."""
+        if self._partial:
+            data = memoryview(self._partial + data)
+        packets, left = list[Packet](), 0
         try:
             while True:
-                packet, size = read(view[left:])
+                packet, size = read(data[left:])
                 packets.append(packet)
                 left += size
         except IndexError:  # the last one is not whole
-            self._rest = data[left:]
+            self._partial = bytes(data[left:])
         except ValueError as error:
             raise ProtocolError("the broker sent a malformed packet") from error
-        if len(self._rest) > PACKET_BYTES_MAX:
+        if len(self._partial) > PACKET_BYTES_MAX:
             raise ProtocolError(f"the broker sent a packet of more than {PACKET_BYTES_MAX} bytes")
         return packets
 
     async def _receive_loop(self) -> None:
-        """Read until the session ends, and tell everyone who waits."""
+        """Stay until nothing more comes, and tell everyone who waits."""
         try:
-            while True:
-                while self._unread_bytes > self._unread_bytes_max and self._queue:
-                    self._taken.clear()
-                    await self._taken.wait()
-                    self._listened = time.monotonic()
-                if not self._queue:
-                    self._unread_bytes = 0
-                asked = time.monotonic()
-                packets = await self._arriving()
-                for packet in packets:
-                    self._dispatch(packet)
-                thick = self._heard - asked < self._gather_seconds
-                if thick and self._emptied and len(packets) < GATHERED_MAX:
-                    await self._gather()
-        except (ConnectError, ProtocolError) as error:
+            await self._wire.over()
+        except (OSError, ProtocolError) as error:
             self._logger.info("session ended: %s", error)
-            await self._close()
         except Exception:
             self._logger.exception("a bug of ours ended the session")
             await self._close()
             raise
-
-    async def _gather(self) -> None:
-        """Let what comes thick wait in the socket for a moment, and be read together.
-
-        The stream pauses the connection itself while it holds much: it must be empty, or reading
-        would go on behind its back, without a bound.
-        """
-        transport = self._writer.transport
-        assert isinstance(transport, asyncio.Transport)
-        transport.pause_reading()
-        try:
-            await asyncio.sleep(self._gather_seconds)
-        finally:
-            transport.resume_reading()
+        await self._close()
 
     def _dispatch(self, packet: Packet) -> None:
         if isinstance(packet, INCOMING):
@@ -335,23 +343,17 @@ class Client(aiomqtt.Client):
         """Keep the session alive, also while nobody reads; give it up when the broker is mute."""
         while not self._disconnected.done():
             await asyncio.sleep(self._keep_alive / 2)
-            full = self._unread_bytes > self._unread_bytes_max
             silent = time.monotonic() - max(self._heard, self._listened)
-            if not full and silent > SILENCE_MAX * self._keep_alive:
+            if not self._full and silent > SILENCE_MAX * self._keep_alive:
                 self._logger.warning("the broker is mute")
-                self._writer.transport.abort()
+                self._wire.abort()
                 return
             with contextlib.suppress(ConnectError):
                 await self._send(PingReqPacket())
 
     async def _close_inner(self) -> None:
-        self._writer.close()
-        # All who close wait for one future of the stream: cancelled in one of them, it would cancel
-        # the others, and with them whoever leaves the session.
-        closing = asyncio.ensure_future(self._writer.wait_closed())
-        closing.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait([closing])
+        await self._wire.close()
         if not self._disconnected.done():
             self._disconnected.set_result(None)
-        for waiting in (self._arrived, self._taken, self._acknowledged):
+        for waiting in (self._arrived, self._acknowledged):
             waiting.set()

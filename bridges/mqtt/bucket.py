@@ -10,7 +10,7 @@ the repeats of this last step harmless.
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 
 import structlog
@@ -34,19 +34,17 @@ WILLS_BUCKET = 0
 """Wills pass no hook of the plugin, so they come in no bucket: one bucket's owner counts them."""
 
 
-def turns(batch: Sequence[Message]) -> Iterator[list[Message]]:
+def turns(batch: Sequence[Message]) -> Iterator[Sequence[Message]]:
     """Cut a batch into what is taken at once, bounded in messages and, but for one, in bytes."""
-    turn: list[Message] = []
-    size = 0
-    for message in batch:
-        bytes_more = len(message.payload or b"") if isinstance(message, PublishPacket) else 0
-        if turn and (len(turn) >= TURN_MESSAGES or size + bytes_more > TURN_BYTES):
-            yield turn
-            turn, size = [], 0
-        turn.append(message)
-        size += bytes_more
-    if turn:
-        yield turn
+    begin = size = 0
+    for end, message in enumerate(batch):
+        more = len(message.payload) if isinstance(message, PublishPacket) else 0
+        size += more
+        if end - begin >= TURN_MESSAGES or (size > TURN_BYTES and end > begin):
+            yield batch[begin:end]
+            begin, size = end, more
+    if batch:
+        yield batch[begin:]
 
 
 class Bucket:
@@ -120,8 +118,8 @@ class Bucket:
                 await asyncio.sleep(0)
                 await self._recorder.until_room()
 
-    def _take(self, batch: list[Message]) -> None:
-        now, sizes, recorded = time.time_ns() // 1_000_000, [], dict[str, list[Taken]]()
+    def _take(self, batch: Sequence[Message]) -> None:
+        now, sizes, recorded = time.time_ns() // 1_000_000, [], defaultdict[str, list[Taken]](list)
         translate, taken_all = self._translator.translate, list[Taken]()
         for packet in batch:
             if not isinstance(packet, PublishPacket):
@@ -144,7 +142,7 @@ class Bucket:
                 taken.done = True
                 self._progressed.set()
             else:
-                recorded.setdefault(taken.topic, []).append(taken)
+                recorded[taken.topic].append(taken)
         self._recorder.record_all(recorded)
         self._on_way += taken_all
         self._meter.received(sizes)
@@ -166,10 +164,9 @@ class Bucket:
     def _tell(self, taken: Taken) -> None:
         if not taken.device_id:
             return
-        whom = f"{taken.tree}/{taken.device_id}"
         if taken.refused is not None:
-            self._teller.say(whom, outbound.refused(taken))
+            self._teller.say(taken.whom, outbound.refused(taken))
         elif taken.number is not None:
-            self._teller.recorded(whom, taken.number)
+            self._teller.recorded(taken.whom, taken.number)
         elif taken.presented:
-            self._teller.say(whom, outbound.presented(taken.presented))
+            self._teller.say(taken.whom, outbound.presented(taken.presented))

@@ -12,9 +12,9 @@ RECEIVE_MAX = 2_000
 """Messages of a bucket that the broker sends before one is acknowledged."""
 KEEP_ALIVE_SECONDS = 10
 """A ping goes out twice in this time: a broker that stands still is noticed within it."""
+READ_BYTES = 262_144
 GATHER_SECONDS = 0.01
 """What messages that come thick may wait for each other: each wake-up costs as much as one."""
-
 
 Pem = Path | str
 """A file, which is read anew for each session, or the PEM text itself."""
@@ -60,6 +60,7 @@ def bucket_session(door: Door, bucket: int) -> Client:
         clean_start=False,
         session_expiry_interval=NEVER_EXPIRES,
         receive_max=RECEIVE_MAX,
+        read_bytes=READ_BYTES,
         gather_seconds=GATHER_SECONDS,
         keep_alive=door.keep_alive_seconds,
     )

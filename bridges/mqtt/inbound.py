@@ -14,8 +14,8 @@ import binascii
 import datetime
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from cryptography import x509
 
 from bridges import inbound
@@ -45,8 +45,7 @@ CONTENT_TYPE_CHARACTERS_MAX = 128
 JSON = "application/json"
 
 
-@dataclass(slots=True)
-class Taken:
+class Taken(msgspec.Struct, gc=False):
     """A message and what it became: `value` under `key` for `topic`; None: a hint, not recorded.
 
     `device_id` and `number` (boot, sequence) say whom to tell of what; `refused` is the Reason of
@@ -69,6 +68,11 @@ class Taken:
     packet_id: int | None = None
     done: bool = False
     """Kafka has it, or need not."""
+
+    @property
+    def whom(self) -> str:
+        """What the topics begin with that its device listens to."""
+        return f"{self.tree}/{self.device_id}"
 
 
 class Translator:
@@ -156,9 +160,9 @@ def _number(numbering: Numbering | None) -> tuple[int, int] | None:
 
 def _evidence(stamp: Stamp, received_at: int) -> Evidence:
     """Return what the broker saw of the session."""
-    sender, counter = stamp
+    sender = stamp.sender
     return Evidence(
-        sender.certificate, sender.address, sender.session, counter, PROTOCOL, received_at
+        sender.certificate, sender.address, sender.session, stamp.counter, PROTOCOL, received_at
     )
 
 

@@ -55,7 +55,7 @@ async def test_leaving_a_session_that_is_just_closing_cancels_nobody(tmp_path: P
         client = Client(hostname=ADDRESS, port=port, identifier="lamp", ssl_context=context)
         await client.__aenter__()
         rude.set()
-        await until_async(lambda: client._writer.transport.is_closing())
+        await until_async(lambda: client._wire.closing)
         leaving = asyncio.create_task(client.__aexit__(None, None, None))
         await asyncio.wait([leaving], timeout=10)
         assert leaving.done()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mqtt5 import ConnAckPacket, ConnAckReasonCode, PubAckPacket, PublishPacket
 
-from protocols.mqtt import PUBACK, PUBACK_HEADER, SUCCESS, Client
+from protocols.mqtt import PUBACK, PUBACK_HEADER, SUCCESS, Client, Message
 
 HOST = "127.0.0.1"
 MESSAGES = 10
@@ -23,6 +24,26 @@ def test_an_acknowledgement_is_the_codec_s(packet_id: int) -> None:
     assert (
         PUBACK.pack(PUBACK_HEADER, packet_id, SUCCESS) == PubAckPacket(packet_id=packet_id).write()
     )
+
+
+@given(st.lists(st.integers(0, 400), max_size=8), st.integers(0, 300))
+def test_messages_are_whole_however_their_bytes_are_cut(cuts: list[int], size: int) -> None:
+    """Byte by byte or many at once, each comes once and in order."""
+    sent = [PublishPacket(f"a/{number}", bytes(size * number)) for number in range(4)]
+    accepted = ConnAckPacket(reason_code=ConnAckReasonCode.SUCCESS)
+    stream = b"".join([accepted.write(), *(one.write() for one in sent)])
+    edges = sorted({0, *(one for one in cuts if one < len(stream)), len(stream)})
+
+    async def read() -> list[Message]:
+        client = Client(hostname=HOST)
+        for begin, end in itertools.pairwise(edges):
+            client._took(memoryview(stream[begin:end]))
+        return await client.batch()
+
+    found = asyncio.run(read())
+    assert [(one.topic, one.payload) for one in found if isinstance(one, PublishPacket)] == [
+        (one.topic, one.payload) for one in sent
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+
+import msgspec
 
 from bridges import reported
 
@@ -26,7 +27,6 @@ SENDERS_MAX = 100_000
 """Sessions remembered, so that only the first message of each is taken apart."""
 
 _SENDER = re.compile(r"([0-9a-f]{64}) (\S+) ([0-9a-f]{32}) (\S+)")
-_COUNTER = re.compile(r"0|[1-9][0-9]{0,19}")
 _BLOCK = 64
 """Bytes in a block of SHA-256 (RFC 2104)."""
 
@@ -55,7 +55,7 @@ class Sender:
         return reported.beginning(self.client, self.certificate, self.address, self.session)
 
 
-class Stamp(NamedTuple):
+class Stamp(msgspec.Struct, frozen=True, gc=False):
     """Who sent a message; `counter` numbers the session's messages from 1, `opened` is 0."""
 
     sender: Sender
@@ -83,15 +83,17 @@ class Verifier:
             if len(properties) != 1:
                 return None
         name, text = properties[0]
-        head, _, mac = text.rpartition(" ")
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(b"%b %d\n%b\n%b" % (head.encode(), len(payload), topic.encode(), payload))
-        outer.update(inner.digest())
-        if name != NAME or not hmac.compare_digest(outer.hexdigest().encode(), mac.encode()):
+        said = text.rsplit(" ", 2)
+        if name != NAME or len(said) != 3:
             return None
-        named, _, counter = head.rpartition(" ")
+        named, counter, mac = said
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(f"{named} {counter} {len(payload)}\n{topic}\n".encode() + payload)
+        outer.update(inner.digest())
+        if not (mac.isascii() and hmac.compare_digest(outer.hexdigest(), mac)):
+            return None
         sender = self._senders.get(named) or self._learn(named)
-        if sender is None or not _COUNTER.fullmatch(counter):
+        if sender is None or not counter.isdecimal():
             return None
         return Stamp(sender, int(counter))
 
