@@ -1,7 +1,8 @@
 """Compiles the identity plugin of the broker with the system's C compiler.
 
 The library is named after the hash of its sources and flags, so an unchanged plugin is built
-once and a running broker never sees its file change.
+once and a running broker never sees its file change. An image is built where only Python itself
+is: nothing but the standard library is imported here.
 """
 
 import hashlib

@@ -15,9 +15,10 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from bridges.mqtt.broker.release import KEEPALIVE_SECONDS_MAX
+
 MESSAGE_BYTES_MAX = 256 * 1024
 PACKET_BYTES_MAX = MESSAGE_BYTES_MAX + 64 * 1024
-KEEPALIVE_SECONDS_MAX = 600
 BUCKETS_MAX = 4096
 NEWCOMERS_MAX = 1_000
 """Sessions of newcomers, as at the CoAP bridge: they take no device's place."""

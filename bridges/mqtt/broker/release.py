@@ -5,9 +5,8 @@ import re
 import shutil
 import subprocess
 
-from bridges.mqtt.broker.config import KEEPALIVE_SECONDS_MAX
-
 ANSWER_SECONDS_MAX = 10
+KEEPALIVE_SECONDS_MAX = 600
 NONE = (0, 0, 0)
 
 Release = tuple[int, int, int]
