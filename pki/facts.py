@@ -39,6 +39,11 @@ def load_certificate(data: bytes) -> x509.Certificate:
         _touch(certificate)
     except Exception as error:  # the parser raises many kinds on garbage; all mean the same
         raise MalformedCertificate(f"{type(error).__name__}: {error}"[:200]) from error
+    # Of a signature that ends in a zero bit the last bit may be called unused: it verifies all the
+    # same, and the certificate would have a second fingerprint.
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    if not der.endswith(b"\0" + certificate.signature):
+        raise MalformedCertificate("the signature is not of whole bytes")
     return certificate
 
 

@@ -163,6 +163,19 @@ def test_an_expired_ca_vouches_for_no_one(made: Authority, world: World) -> None
     assert verdict.reason is Reason.FINGERPRINT_UNKNOWN
 
 
+def test_bits_of_a_signature_that_are_called_unused_make_no_second_certificate(
+    made: Authority,
+) -> None:
+    """The libraries verify it all the same, and its fingerprint is another."""
+    der = next(der for der in iter(lambda: _leaf(made.device), b"") if not der[-1] % 2)
+    changed = bytearray(der)
+    changed[-len(x509.load_der_x509_certificate(der).signature) - 1] = 1
+    read = x509.load_der_x509_certificate(bytes(changed))
+    read.verify_directly_issued_by(made.device.certificate)
+    assert _judged(made, der).accepted
+    assert _judged(made, bytes(changed)).reason is Reason.MALFORMED
+
+
 @given(st.binary(max_size=400))
 def test_garbage_is_refused(data: bytes) -> None:
     """Bytes that are no certificate are malformed, never an exception."""
