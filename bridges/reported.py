@@ -8,6 +8,7 @@ encoding is that of its specification, "Binary Encoding": lengths and numbers ar
 import functools
 
 from schemas import codec
+from schemas.longs import varint
 
 KEPT_MAX = 50_000
 """Event types that are remembered."""
@@ -15,14 +16,7 @@ KEPT_MAX = 50_000
 
 def number(value: int) -> bytes:
     """Return an Avro `long`, not negative."""
-    rest = value << 1  # zig-zag
-    if rest < _PAIR:
-        return _LAST[rest]
-    out = b""
-    while rest >= _PAIR:
-        out += _MORE[rest % _PAIR]
-        rest //= _PAIR
-    return out + _LAST[rest]
+    return varint(value << 1)
 
 
 def string(text: str) -> bytes:
@@ -31,13 +25,6 @@ def string(text: str) -> bytes:
     return number(len(data)) + data
 
 
-_PAIR = 1 << 14
-"""Numbers of two bytes, seven bits in each."""
-_MORE = [bytes((one & 0x7F | 0x80, one >> 7 | 0x80)) for one in range(_PAIR)]
-"""The bytes of such a number where more follow."""
-_LAST = [bytes((one,)) for one in range(0x80)]
-_LAST += [bytes((one & 0x7F | 0x80, one >> 7)) for one in range(0x80, _PAIR)]
-"""And where they are the last."""
 _UNNUMBERED, _NUMBERED = b"\x00", b"\x02"
 """The branch of the union that `numbering` is."""
 

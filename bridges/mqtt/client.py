@@ -13,6 +13,7 @@ RECEIVE_MAX = 2_000
 KEEP_ALIVE_SECONDS = 10
 """A ping goes out twice in this time: a broker that stands still is noticed within it."""
 READ_BYTES = 262_144
+"""What a bucket reads at once."""
 GATHER_SECONDS = 0.01
 """What messages that come thick may wait for each other: each wake-up costs as much as one."""
 

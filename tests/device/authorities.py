@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import ssl
 from pathlib import Path
 
 from cryptography import x509
@@ -64,3 +65,13 @@ def issue_server(ca: DeviceCa, folder: Path) -> None:
     builder = _builder(subject, ca.certificate.subject, key.public_key(), signer)
     certificate = builder.add_extension(san, critical=False).sign(ca.key, hashes.SHA256())
     write_pem(DeviceCa(certificate, key), folder, "server")
+
+
+def server_context(folder: Path) -> ssl.SSLContext:
+    """Return the context of a server; its authority's certificate is service.pem in the folder."""
+    authority = make_ca("service CA")
+    write_pem(authority, folder, "service")
+    issue_server(authority, folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem", folder / "server.key")
+    return context

@@ -9,7 +9,7 @@ from pathlib import Path
 from mqtt5 import ConnAckPacket, ConnAckReasonCode
 
 from protocols.mqtt import Client
-from tests.device.authorities import ADDRESS, issue_server, make_ca, write_pem
+from tests.device.authorities import ADDRESS, server_context
 from tests.helpers.wait import until_async
 
 GARBAGE = b"\x00\xff\xff\xff\xff\xff"
@@ -18,11 +18,7 @@ GARBAGE = b"\x00\xff\xff\xff\xff\xff"
 @contextlib.asynccontextmanager
 async def rude_broker(folder: Path, rude: asyncio.Event) -> AsyncIterator[tuple[int, Path]]:
     """Accept a session, break the protocol when told, answer no farewell; yield port and CA."""
-    service = make_ca("service CA")
-    write_pem(service, folder, "service")
-    issue_server(service, folder)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "server.pem", folder / "server.key")
+    context = server_context(folder)
     ended = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

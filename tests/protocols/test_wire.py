@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protocols.wire import Took, Wire
-from tests.device.authorities import ADDRESS, issue_server, make_ca, write_pem
+from tests.device.authorities import ADDRESS, server_context
 from tests.helpers.wait import lasting, until_async
 
 READ_BYTES = 4_096
@@ -26,11 +26,7 @@ def contexts(request: pytest.FixtureRequest, tmp_path: Path) -> Contexts:
     """With TLS and without."""
     if request.param == "plain":
         return None, None
-    authority = make_ca("service CA")
-    write_pem(authority, tmp_path, "service")
-    issue_server(authority, tmp_path)
-    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    serving.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    serving = server_context(tmp_path)
     return serving, ssl.create_default_context(cafile=str(tmp_path / "service.pem"))
 
 

@@ -27,6 +27,7 @@ SENDERS_MAX = 100_000
 """Sessions remembered, so that only the first message of each is taken apart."""
 
 _SENDER = re.compile(r"([0-9a-f]{64}) (\S+) ([0-9a-f]{32}) (\S+)")
+_COUNTER = re.compile(r"0|[1-9][0-9]{0,19}")
 _BLOCK = 64
 """Bytes in a block of SHA-256 (RFC 2104)."""
 
@@ -93,7 +94,7 @@ class Verifier:
         if not (mac.isascii() and hmac.compare_digest(outer.hexdigest(), mac)):
             return None
         sender = self._senders.get(named) or self._learn(named)
-        if sender is None or not counter.isdecimal():
+        if sender is None or not _COUNTER.fullmatch(counter):
             return None
         return Stamp(sender, int(counter))
 
