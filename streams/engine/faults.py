@@ -16,6 +16,7 @@ POINTS = (
     "engine:after-store",
 )
 """Between every two steps of the write order."""
+BEFORE_FENCE = "engine:before-fence"
 OFFSET_COMMIT = "engine:offset-commit"
 _hits: dict[str, int] = {}
 

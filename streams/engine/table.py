@@ -16,6 +16,9 @@ What a crash leaves, and what the next owner does:
 | between 3 and 4     | batch        | batch      | behind     | skips by `applied_offset`         |
 | stopped, then woken | fenced       | its own    | not owner  | the sleeper's commit fails: ends  |
 
+Who sleeps before its fence and wakes when another owns the partition fences that owner, which ends
+at its next commit unless the rebalance comes first, is started anew, and fences in turn.
+
 The row says how far the history was applied; the group's committed offset is a hint. Records that
 the group skipped are read from the history.
 """
@@ -111,6 +114,7 @@ class TablePartition(Generic[R]):
         Raises EngineFailed where the recovery cannot finish, or where the history belongs to
         another core than this one; Abandoned once `abandon` is set.
         """
+        faults.point(faults.BEFORE_FENCE)
         self._changelog.fence()
         recovery = Recovery(
             self._program,

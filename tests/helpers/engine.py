@@ -30,7 +30,7 @@ from streams.engine import history
 from streams.engine.log import bounds, committed
 from streams.engine.program import Program
 from streams.engine.table import Place, TablePartition
-from streams.programs import DEVICES
+from streams.programs import DEVICES, PROGRAMS
 from tests.helpers.wait import until
 
 DAY = 86_400_000
@@ -93,6 +93,15 @@ class Rig:
     def log(self, name: str = "worker") -> Path:
         """Return the file that a worker's log goes to."""
         return self.directory / f"{name}.log"
+
+    def until_opened(self, name: str) -> None:
+        """Wait until a worker that owns everything has opened it: each program's partitions."""
+        wanted = self.partitions * len(PROGRAMS)
+        until(
+            lambda: self.log(name).read_text().count("partition.opened") == wanted,
+            within=WITHIN,
+            describe=f"{wanted} partitions are open",
+        )
 
     def report(self, first: int, last: int, only: int = 0) -> None:
         """Write registrations where `first` is 1, and one report of each number per device.

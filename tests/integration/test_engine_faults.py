@@ -10,7 +10,7 @@ from configuration.cluster import Cluster
 from schemas.topics import DEVICE_STATE
 from streams.engine.changelog import Changelog
 from streams.engine.failure import EXIT_FAILED
-from streams.engine.faults import OFFSET_COMMIT, POINTS
+from streams.engine.faults import BEFORE_FENCE, OFFSET_COMMIT, POINTS
 from streams.engine.table import APPLICATION
 from tests.helpers.engine import WITHIN, Rig, is_stopped, rig
 from tests.helpers.kafka import KafkaBroker, kafka_broker
@@ -49,10 +49,12 @@ def test_a_kill_between_two_steps_leaves_no_trace(engine: Rig, point: str) -> No
 def test_a_stopped_worker_that_wakes_does_no_harm(engine: Rig, point: str) -> None:
     """SIGSTOP at the point, another worker takes over, SIGCONT: the sleeper changes nothing.
 
-    Where its transaction was not committed, it is fenced and ends.
+    Where its transaction was not committed, it is fenced and ends. It writes no ticks, so that it
+    stops in the batch of reports, and with all that it owns open: see below for the other case.
     """
-    engine.report(1, 3)
-    with engine.worker("sleeper", f"{point}:1:stop") as sleeper:
+    with engine.worker("sleeper", f"{point}:1:stop", clock="recorded") as sleeper:
+        engine.until_opened("sleeper")
+        engine.report(1, 3)
         until(lambda: is_stopped(sleeper.pid), within=WITHIN, describe="the sleeper sleeps")
         with engine.worker("second") as second:
             engine.report(4, 6)
@@ -65,6 +67,21 @@ def test_a_stopped_worker_that_wakes_does_no_harm(engine: Rig, point: str) -> No
             assert sleeper.poll() in (None, EXIT_FAILED)
             assert second.poll() is None
             engine.assert_undisturbed()
+
+
+def test_a_worker_that_wakes_while_it_opens_does_no_harm(engine: Rig) -> None:
+    """Its fence comes late: the owner ends by it, unless it gave the partition up before."""
+    engine.report(1, 3)
+    with engine.worker("sleeper", f"{BEFORE_FENCE}:1:stop") as sleeper:
+        until(lambda: is_stopped(sleeper.pid), within=WITHIN, describe="the sleeper sleeps")
+        with engine.worker("second") as second:
+            engine.until_applied(3)
+            sleeper.send_signal(signal.SIGCONT)
+            engine.report(4, 6)
+            with engine.worker("third"):  # in the place of the one that is started anew
+                engine.until_applied(6)
+                assert {sleeper.poll(), second.poll()} <= {None, EXIT_FAILED}
+                engine.assert_undisturbed()
 
 
 def test_a_fenced_producer_ends_its_worker(engine: Rig) -> None:
