@@ -2,6 +2,7 @@
 
 import itertools
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import HistogramMetricFamily
@@ -24,9 +25,9 @@ class Sizes(Collector):
 
     def observe(self, sizes: Iterable[int]) -> None:
         """Count messages of these many payload bytes."""
-        for size in sizes:
-            self._counts[bisect_left(SIZES, size)] += 1
-            self._sum += size
+        for size, count in Counter(sizes).items():
+            self._counts[bisect_left(SIZES, size)] += count
+            self._sum += size * count
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Show them."""

@@ -74,18 +74,20 @@ class Reports:
         if received_at != self._at:
             self._at, self._at_bytes = received_at, number(received_at)
         kind = self._kinds.get((event_type, content_type)) or self._type(event_type, content_type)
-        numbered = _NUMBERED + number(boot) + number(sequence) if sequence else _UNNUMBERED
+        numbered = (
+            _NUMBERED + varint(boot << 1) + varint(sequence << 1) if sequence else _UNNUMBERED
+        )
         return b"".join(
             (
                 begun,
-                number(counter),
+                varint(counter << 1),
                 self._protocol,
                 self._at_bytes,
                 numbered,
                 kind,
-                number(len(payload)),
+                varint(len(payload) << 1),
                 payload,
-                number(said_at),
+                varint(said_at << 1),
             )
         )
 

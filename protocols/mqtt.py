@@ -259,11 +259,17 @@ class Client(aiomqtt.Client):
         thick, self._heard = began - self._listened < self._gather_seconds, began
         self._unread_bytes = len(data) + (self._unread_bytes if self._queue else 0)
         packets = self._whole(data)
-        for packet in packets:
-            if self._first.done():
-                self._dispatch(packet)
+        first = 0
+        if packets and not self._first.done():
+            self._first.set_result(packets[0])
+            first = 1
+        for packet in packets[first:]:
+            if isinstance(packet, INCOMING):
+                self._queue.append(packet)
             else:
-                self._first.set_result(packet)
+                self._dispatch(packet)
+        if self._queue:
+            self._arrived.set()
         self._full = self._unread_bytes > self._unread_bytes_max and bool(self._queue)
         if thick and len(packets) < GATHERED_MAX and not self._gathering:
             self._gathering = True
@@ -314,10 +320,7 @@ class Client(aiomqtt.Client):
         await self._close()
 
     def _dispatch(self, packet: Packet) -> None:
-        if isinstance(packet, INCOMING):
-            self._queue.append(packet)
-            self._arrived.set()
-        elif isinstance(packet, PubAckPacket) and packet.packet_id in self._in_air:
+        if isinstance(packet, PubAckPacket) and packet.packet_id in self._in_air:
             self._in_air.discard(packet.packet_id)
             self.refused += int(packet.reason_code) >= REFUSAL
             self._acknowledged.set()

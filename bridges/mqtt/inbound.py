@@ -12,6 +12,7 @@ What it is refused is no event under the name that it gave itself: it is counted
 import base64
 import binascii
 import datetime
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -27,7 +28,7 @@ from bridges.inbound import (
     Refused,
     Said,
 )
-from bridges.mqtt.broker.stamp import Stamp, Verifier
+from bridges.mqtt.broker.stamp import Stamp, Verifier, own_topic
 from bridges.reported import Reports
 from pki import path
 from pki.facts import facts
@@ -42,6 +43,8 @@ DEVICES, NEWCOMERS = "devices", "newcomers"
 """The trees of topics: of those with a certificate of ours, and of those who enrol."""
 CONTENT_TYPE_CHARACTERS_MAX = 128
 """What is written once per content type is remembered: a long one would fill the memory."""
+TOPIC_CHARACTERS_MAX, TOPICS_MAX = 256, 50_000
+"""Topics that are remembered, and how long one may be for that."""
 JSON = "application/json"
 
 
@@ -75,6 +78,14 @@ class Taken(msgspec.Struct, gc=False):
         return f"{self.tree}/{self.device_id}"
 
 
+class Where(msgspec.Struct, frozen=True, gc=False):
+    """A topic, `own` as the device wrote it; `reporter` (empty: none) reports what is `named`."""
+
+    own: str
+    reporter: str = ""
+    named: str = ""
+
+
 class Translator:
     """Translates the messages of many sessions under one secret.
 
@@ -94,44 +105,50 @@ class Translator:
         received_at: int,
     ) -> Taken:
         """Translate one message. Never raises: what is refused becomes a dead letter."""
-        own = topic.split("/", 2)[-1] if topic.startswith("bucket/") else topic
-        parts = own.split("/")
-        stamp = self._verifier.verify(properties, own, payload)
+        where = _remembered(topic) if len(topic) <= TOPIC_CHARACTERS_MAX else _where(topic)
+        stamp = self._verifier.verify(properties, where.own, payload)
         if stamp is None:
             return _letter(topic, payload, Refused(Reason.UNSIGNED_STAMP, "no valid stamp"))
         sender = stamp.sender
         try:
             if len(content_type) > CONTENT_TYPE_CHARACTERS_MAX:
                 raise Refused(Reason.OVERSIZE, f"a content type of {len(content_type)} characters")
-            if (
-                len(parts) == 4
-                and parts[2] == REPORTS
-                and parts[1] == sender.client
-                and parts[0] == DEVICES
-                and 0 < len(parts[3]) <= NAME_CHARACTERS_MAX
-                and len(payload) <= PAYLOAD_BYTES_MAX
-            ):
+            if where.reporter == sender.client and len(payload) <= PAYLOAD_BYTES_MAX:
                 numbers = inbound.report(payload, content_type)
                 value = self._reports.encode(
                     sender.beginning,
                     stamp.counter,
                     received_at,
                     numbers,
-                    parts[3],
+                    where.named,
                     content_type,
                     payload,
                 )
                 taken = Taken(DEVICE_EVENTS, sender.key, value, sender.client)
                 taken.number = numbers[:2] if numbers[1] else None
                 return taken
+            parts = where.own.split("/")
             if parts[0] == "sessions" and len(parts) == 2:  # said by the plugin itself
                 evidence = _evidence(stamp, received_at)
                 return _session(parts[1], payload, evidence, self._provisioning)
             return _other(parts, payload, content_type, stamp, received_at)
         except Refused as error:
             taken = _letter(topic, payload, error, stamp)
-            taken.tree = DEVICES if parts[0] == DEVICES else NEWCOMERS
+            taken.tree = DEVICES if where.own.split("/", 1)[0] == DEVICES else NEWCOMERS
             return taken
+
+
+def _where(topic: str) -> Where:
+    """Take a topic apart."""
+    own = own_topic(topic)
+    match own.split("/"):
+        case [tree, reporter, kind, named] if tree == DEVICES and kind == REPORTS:
+            if 0 < len(named) <= NAME_CHARACTERS_MAX:
+                return Where(own, reporter, named)
+    return Where(own)
+
+
+_remembered = functools.lru_cache(TOPICS_MAX)(_where)
 
 
 def _other(

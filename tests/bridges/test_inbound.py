@@ -101,6 +101,16 @@ def test_a_long_content_type_is_refused(topic: str) -> None:
     assert (found.refused, found.device_id) == (Reason.OVERSIZE, "pump-1")
 
 
+def test_a_topic_that_is_remembered_is_still_one_devices_own() -> None:
+    """Another session that writes to it is refused as ever; its name may be as long as it likes."""
+    for topic in ("devices/pump-1/events/heat", f"devices/{'p' * 300}/events/heat"):
+        owner = topic.split("/")[1]
+        for _ in range(2):
+            assert translate(stamped(topic, b"{}", client=owner)).refused is None
+            refused = translate(stamped(topic, b"{}", client="pump-2")).refused
+            assert refused is Reason.FOREIGN_TOPIC
+
+
 def test_an_unsigned_message_is_a_dead_letter() -> None:
     """A will, a forgery, another secret: kept, counted by its reason, never an event."""
     forged = stamped("devices/pump-1/events/heat", b"{}", secret=b"x" * 32)
