@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 from cryptography import x509
 
-from pki import path, revocation
+from pki import path, revocation, twins
 from schemas import events
 from schemas.envelope import Evidence
 from schemas.reasons import Reason
@@ -62,18 +62,22 @@ class Door:
         self._serials: frozenset[int] = frozenset()
         self._refused: OrderedDict[bytes, None] = OrderedDict()
 
-    def judge(self, der: bytes, fingerprint: bytes) -> path.Verdict:
+    def judge(self, der: bytes) -> path.Verdict:
         """Return what becomes of a session under this certificate."""
         self._reread()
         now = datetime.datetime.now(datetime.UTC)
         verdict = path.validate_device(der, self._anchors, now, self._serials, self._grace)
-        return self._unless_refused(verdict, fingerprint)
+        return self._unless_refused(verdict, der)
 
-    def judge_provisioning(self, der: bytes, fingerprint: bytes) -> path.Verdict:
+    def judge_provisioning(self, der: bytes) -> path.Verdict:
         """Return what becomes of a session for enrolment under this certificate."""
         now = datetime.datetime.now(datetime.UTC)
         verdict = path.validate_device(der, self._provisioning, now)
-        return self._unless_refused(verdict, fingerprint)
+        return self._unless_refused(verdict, der)
+
+    def fingerprints(self, der: bytes) -> frozenset[bytes]:
+        """Return what an accepted certificate may be refused by: its twin's fingerprint as well."""
+        return twins.fingerprints(der, (*self._anchors, *self._provisioning))
 
     def is_ours(self, der: bytes) -> bool:
         """Tell whether a device CA of ours once issued this certificate, whatever became of it.
@@ -84,13 +88,13 @@ class Door:
         return path.validate_device(der, self._anchors, now, grace=FOREVER).accepted
 
     def refuse(self, fingerprint: bytes) -> None:
-        """Let no new session in under this certificate."""
+        """Let no new session in under this certificate, or its twin."""
         self._refused[fingerprint] = None
         if len(self._refused) > REFUSED_MAX:
             self._refused.popitem(last=False)
 
-    def _unless_refused(self, verdict: path.Verdict, fingerprint: bytes) -> path.Verdict:
-        if verdict.accepted and fingerprint in self._refused:
+    def _unless_refused(self, verdict: path.Verdict, der: bytes) -> path.Verdict:
+        if verdict.accepted and not self._refused.keys().isdisjoint(self.fingerprints(der)):
             why = "the certificate was replaced"
             return path.Verdict(Reason.CERTIFICATE_RETIRED, why, verdict.device_id)
         return verdict

@@ -44,8 +44,8 @@ ENDED, IDLE, EVICTED, REFUSED, REPLACED, LOST = 0x00, 0x8D, 0x97, 0x98, 0x8E, 0x
 class Session:
     """One authenticated session. `close` ends its connection, with one of the reasons above.
 
-    `certificate` is the DER it was opened under, `valid_until` its end, in seconds since 1970. A
-    `provisioning` one is good for enrolment alone.
+    `certificate` is the DER it was opened under, `valid_until` its end, in seconds since 1970. By
+    any of `refused_by` it may be refused. A `provisioning` one is good for enrolment alone.
     """
 
     device_id: str
@@ -54,6 +54,7 @@ class Session:
     close: Callable[[int], None]
     valid_until: float = float("inf")
     certificate: bytes = b""
+    refused_by: frozenset[bytes] = frozenset()
     protocol: str = PROTOCOL
     provisioning: bool = False
     began: float = field(default_factory=time.monotonic)
@@ -107,7 +108,7 @@ class Sessions:
     def admit(self, der: bytes, address: str, close: Callable[[int], None]) -> Session | None:
         """Open a session under a certificate whose key the peer owns; None where it may not."""
         fingerprint = hashlib.sha256(der).digest()
-        verdict, provisioning = self._judge(der, fingerprint)
+        verdict, provisioning = self._judge(der)
         session = Session(
             verdict.device_id,
             fingerprint,
@@ -119,6 +120,7 @@ class Sessions:
         if not verdict.accepted:
             self._refusals.note(verdict, der, session.evidence(_now()))
             return None
+        session.refused_by = self._door.fingerprints(der)
         session.valid_until = load_certificate(der).not_valid_after_utc.timestamp()
         own = self._shelf(session)[session.device_id]
         if len(own) >= PER_DEVICE_MAX:
@@ -177,7 +179,7 @@ class Sessions:
     def refuse(self, fingerprint: bytes) -> int:
         """Let nobody in under this certificate any more and close who is; return how many."""
         self._door.refuse(fingerprint)
-        found = [one for one in self._by_seen if one.fingerprint == fingerprint]
+        found = [one for one in self._by_seen if fingerprint in one.refused_by]
         for one in found:
             self._end(one, REFUSED)
         return len(found)
@@ -200,11 +202,11 @@ class Sessions:
         for one in tuple(self._by_seen):
             self._end(one, ENDED)
 
-    def _judge(self, der: bytes, fingerprint: bytes) -> tuple[Verdict, bool]:
+    def _judge(self, der: bytes) -> tuple[Verdict, bool]:
         """Return what becomes of a certificate, and whether it is a newcomer's."""
-        verdict = self._door.judge(der, fingerprint)
+        verdict = self._door.judge(der)
         if verdict.reason is Reason.FINGERPRINT_UNKNOWN:
-            other = self._door.judge_provisioning(der, fingerprint)
+            other = self._door.judge_provisioning(der)
             if other.accepted or other.reason is Reason.CERTIFICATE_RETIRED:
                 return other, other.accepted
         return verdict, False

@@ -42,7 +42,7 @@ class Visitors:
     def admit(self, der: bytes, address: str, close: Callable[[int], None]) -> Session | None:
         """Let somebody in for a renewal; None where its certificate does not count."""
         fingerprint = hashlib.sha256(der).digest()
-        verdict = self._door.judge(der, fingerprint)
+        verdict = self._door.judge(der)
         visitor = Session(
             verdict.device_id, fingerprint, address, close, certificate=der, protocol=RENEWAL
         )
@@ -50,6 +50,7 @@ class Visitors:
             now = time.time_ns() // 1_000_000
             self._refusals.note(verdict, der, visitor.evidence(now))
             return None
+        visitor.refused_by = self._door.fingerprints(der)
         self._here[visitor] = None
         if len(self._here) > VISITORS_MAX:
             self._count("visitors")
@@ -63,7 +64,7 @@ class Visitors:
     def refuse(self, fingerprint: bytes) -> None:
         """Let nobody in under this certificate any more."""
         self._door.refuse(fingerprint)
-        for one in [one for one in self._here if one.fingerprint == fingerprint]:
+        for one in [one for one in self._here if fingerprint in one.refused_by]:
             self._end(one, REFUSED)
 
     def sweep(self) -> None:

@@ -286,7 +286,7 @@ class EstServer:
             protocol=RENEWAL,
             received_at=now_ms(),
         )
-        verdict = self._door.judge(der, fingerprint)
+        verdict = self._door.judge(der)
         if not verdict.accepted:
             self._refusals.note(verdict, der, evidence)
             error = Refused(verdict.reason, verdict.detail)

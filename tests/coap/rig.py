@@ -13,12 +13,15 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import (
+    CertificatePublicKeyTypes,
+    PrivateKeyTypes,
+)
 
 from bridges.coap.bridge import CoapBridge
 from bridges.coap.listeners import Settings
 from bridges.coap.tcp import narrow_buffers
-from pki import authority
+from pki import authority, twins
 from pki.profile import issue_device
 from schemas import codec
 from schemas.commands import Command
@@ -143,6 +146,13 @@ class Authorities:
         """Issue a device certificate that began so long from now."""
         return self._issue(self.opened, device_id, began, lifetime, curve)
 
+    def twin(self, of: Identity) -> Identity:
+        """Make the other certificate that the device CA's signature makes."""
+        signer = self.opened.device.certificate.public_key()
+        assert isinstance(signer, ec.EllipticCurvePublicKey)
+        der = twins.twin(x509.load_der_x509_certificate(of.certificate), signer)
+        return self._save(der, serialization.load_der_private_key(of.key, None))
+
     def expired(self, device_id: str) -> Identity:
         """Issue a certificate whose time is over."""
         return self.device(device_id, began=-2 * HOUR, lifetime=HOUR)
@@ -182,7 +192,10 @@ class Authorities:
         key = ec.generate_private_key(curve or ec.SECP256R1())
         request = secrets.token_hex(8)
         der = issue_device(by, device_id, key.public_key(), request, NOW + began, lifetime)
-        folder = self.directory / "devices" / request
+        return self._save(der, key)
+
+    def _save(self, der: bytes, key: PrivateKeyTypes) -> Identity:
+        folder = self.directory / "devices" / secrets.token_hex(8)
         folder.mkdir(parents=True)
         parsed = x509.load_der_x509_certificate(der)
         (folder / "cert.pem").write_bytes(parsed.public_bytes(serialization.Encoding.PEM))
@@ -197,7 +210,7 @@ class Authorities:
         )
 
 
-def _private(key: ec.EllipticCurvePrivateKey, encoding: serialization.Encoding) -> bytes:
+def _private(key: PrivateKeyTypes, encoding: serialization.Encoding) -> bytes:
     form, open_key = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     return key.private_bytes(encoding, form, open_key)
 

@@ -218,10 +218,14 @@ async def test_replayed_and_spoofed_hellos_hold_bounded_memory(
             probe.close()
 
 
-async def test_a_refused_certificate_ends_its_sessions(authorities: Authorities) -> None:
-    """What is refused while it is connected hears the end of it."""
+@pytest.mark.parametrize("by_twin", [False, True])
+async def test_a_refused_certificate_ends_its_sessions(
+    authorities: Authorities, by_twin: bool
+) -> None:
+    """What is refused while it is connected hears the end of it; under its twin as well."""
     me = authorities.device("pump-1")
-    async with running(authorities, **BOTH) as bridge, client(bridge, "1.3", me) as one:
+    shown = authorities.twin(me) if by_twin else me
+    async with running(authorities, **BOTH) as bridge, client(bridge, "1.3", shown) as one:
         assert (await report(one, 1)).code == codes.CHANGED
         assert bridge.bridge.sessions.refuse(me.fingerprint) == 1
         await asyncio.wait_for(one.ended.wait(), 5)

@@ -166,9 +166,12 @@ async def test_a_body_that_fits_a_message_needs_no_blocks(authorities: Authoriti
 async def test_only_valid_certificates_of_our_devices_come_in(authorities: Authorities) -> None:
     """No certificate, another CA, an expired and a replaced one; ours is told to the history."""
     late, gone = authorities.expired("pump-3"), authorities.device("pump-4")
+    replaced = authorities.device("pump-5")
     async with running(authorities) as bridge:
-        bridge.bridge.sessions.refuse(gone.fingerprint)
-        for identity in (None, authorities.stranger("pump-1"), late, gone):
+        for one in (gone, replaced):
+            bridge.bridge.sessions.refuse(one.fingerprint)
+        twin = authorities.twin(replaced)
+        for identity in (None, authorities.stranger("pump-1"), late, gone, twin):
             with contextlib.suppress(OSError):
                 async with peer(bridge, identity) as one:
                     one.say(SETTINGS)
@@ -179,6 +182,7 @@ async def test_only_valid_certificates_of_our_devices_come_in(authorities: Autho
     assert told == {
         "pump-3": Reason.EXPIRED.value,
         "pump-4": Reason.CERTIFICATE_RETIRED.value,
+        "pump-5": Reason.CERTIFICATE_RETIRED.value,
     }
 
 

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <openssl/core_names.h>
+#include <openssl/ecdsa.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -49,16 +51,17 @@ char *certificate_base64(X509 *certificate)
 	return text;
 }
 
-static bool issued_by_one_of(X509 *certificate, STACK_OF(X509) *issuers)
+/* Gives the issuer of a certificate among `issuers`; NULL where none of them is. */
+static X509 *issuer_among(STACK_OF(X509) *issuers, X509 *certificate)
 {
 	for (int i = 0; i < sk_X509_num(issuers); i++) {
 		X509 *issuer = sk_X509_value(issuers, i);
 
 		if (X509_check_issued(issuer, certificate) == X509_V_OK
 				&& X509_verify(certificate, X509_get0_pubkey(issuer)) == 1)
-			return true;
+			return issuer;
 	}
-	return false;
+	return NULL;
 }
 
 /* Reads the one common name of the subject. */
@@ -117,18 +120,67 @@ static bool fingerprint(char hex[SHA256_HEX_SIZE], X509 *certificate)
 	return true;
 }
 
+/* Puts n - s in the place of s in an ECDSA signature, n being the order of the signer's group. */
+static bool mirror(ASN1_BIT_STRING *signature, EVP_PKEY *signer)
+{
+	const unsigned char *read = ASN1_STRING_get0_data(signature);
+	ECDSA_SIG *pair = d2i_ECDSA_SIG(NULL, &read, ASN1_STRING_length(signature));
+	BIGNUM *order = NULL, *r = NULL, *s = BN_new();
+	unsigned char *written = NULL;
+	bool done = false;
+	int size;
+
+	if (pair != NULL && s != NULL && (r = BN_dup(ECDSA_SIG_get0_r(pair))) != NULL
+			&& EVP_PKEY_get_bn_param(signer, OSSL_PKEY_PARAM_EC_ORDER, &order) == 1
+			&& BN_sub(s, order, ECDSA_SIG_get0_s(pair)) == 1 && ECDSA_SIG_set0(pair, r, s) == 1) {
+		r = s = NULL; /* the pair has them now */
+		size = i2d_ECDSA_SIG(pair, &written);
+		done = size > 0 && ASN1_STRING_set(signature, written, size) == 1;
+	}
+	OPENSSL_free(written);
+	BN_free(order);
+	BN_free(r);
+	BN_free(s);
+	ECDSA_SIG_free(pair);
+	return done;
+}
+
+/* Writes the fingerprint of a certificate's twin (see certificate.h); false without memory. */
+static bool twin(char hex[SHA256_HEX_SIZE], X509 *certificate, X509 *issuer)
+{
+	EVP_PKEY *signer = X509_get0_pubkey(issuer);
+	const ASN1_BIT_STRING *signature;
+	X509 *other;
+	bool done;
+
+	if (!EVP_PKEY_is_a(signer, "EC"))
+		return true;
+	if ((other = X509_dup(certificate)) == NULL)
+		return false;
+	X509_get0_signature(&signature, NULL, other);
+	done = mirror((ASN1_BIT_STRING *)signature, signer) && fingerprint(hex, other);
+	X509_free(other);
+	return done;
+}
+
 const char *identify(struct identity *identity, X509 *certificate, const struct issuers *issuers)
 {
+	X509 *issuer;
+
 	memset(identity, 0, sizeof *identity);
 	memset(identity->fingerprint, '0', SHA256_HEX_SIZE - 1);
 	if (certificate == NULL || !fingerprint(identity->fingerprint, certificate))
 		return "no-certificate";
-	identity->service = issued_by_one_of(certificate, issuers->services);
-	if (!identity->service && !issued_by_one_of(certificate, issuers->devices)) {
-		identity->newcomer = issued_by_one_of(certificate, issuers->provisioning);
-		if (!identity->newcomer)
+	memcpy(identity->twin, identity->fingerprint, SHA256_HEX_SIZE);
+	if ((issuer = issuer_among(issuers->services, certificate)) != NULL)
+		identity->service = true;
+	else if ((issuer = issuer_among(issuers->devices, certificate)) == NULL) {
+		if ((issuer = issuer_among(issuers->provisioning, certificate)) == NULL)
 			return "unknown-issuer";
+		identity->newcomer = true;
 	}
+	if (!twin(identity->twin, certificate, issuer))
+		return "no-certificate";
 	if (!common_name(identity->name, certificate))
 		return "invalid-name";
 	if (!identity->service && !uri_names(certificate, identity->name))

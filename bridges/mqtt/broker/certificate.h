@@ -3,6 +3,10 @@
  * TLS has already proved the key, the chain and the dates. But the trust file of the device listener
  * must hold the root as well (OpenSSL wants a complete chain), and an authority beside the device CA
  * could stand under that root. So the issuer itself is checked again, against two lists.
+ *
+ * Whoever has a certificate that was signed by ECDSA can make its twin: where (r, s) verifies, so
+ * does (r, n - s), and the certificate around it has another fingerprint. What is refused is
+ * refused under both.
  */
 #ifndef FLEETCERT_CERTIFICATE_H
 #define FLEETCERT_CERTIFICATE_H
@@ -23,6 +27,7 @@
 struct identity {
 	char name[DEVICE_ID_SIZE];
 	char fingerprint[SHA256_HEX_SIZE];
+	char twin[SHA256_HEX_SIZE]; /* its twin's fingerprint; its own where it has no twin */
 	bool service;  /* issued by a service CA; a device or a newcomer otherwise */
 	bool newcomer; /* issued by a provisioning CA: good for enrolment alone */
 };

@@ -22,7 +22,7 @@ struct counts {
 	unsigned long long refused_connections, refused_messages;
 };
 
-/* Closes the open session of a device or under a certificate; returns how many it closed. */
+/* Closes the open sessions of a device or under a certificate; returns how many it closed. */
 typedef unsigned (*close_sessions)(const char *kind, const char *value);
 
 /* Carries out one order; returns the answer as JSON (the caller frees it), NULL without memory. */

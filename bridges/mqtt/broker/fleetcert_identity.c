@@ -171,7 +171,8 @@ static const char *judge(struct identity *identity, struct mosquitto *client)
 	X509_free(certificate);
 	if (reason != NULL)
 		return reason;
-	if (refusals_has("certificate", identity->fingerprint))
+	if (refusals_has("certificate", identity->fingerprint)
+			|| refusals_has("certificate", identity->twin))
 		return "refused-certificate";
 	if (identity->service)
 		return client_id != NULL && client_id[0] == '@' ? NULL : "client-id-mismatch";
@@ -522,14 +523,22 @@ static int on_message(int event, void *data, void *userdata)
 
 /* ---- a service gives an order ---- */
 
-static unsigned close_open_session(const char *kind, const char *value)
+static struct session *next_to_close(bool device, const char *value)
+{
+	struct session *found = device ? session_with(value) : session_under(value);
+
+	return found == NULL && device ? newcomer_named(value) : found;
+}
+
+static unsigned close_open_sessions(const char *kind, const char *value)
 {
 	bool device = strcmp(kind, "device") == 0;
 	const char *why = device ? "refused-device" : "refused-certificate";
-	struct session *session = device ? session_with(value) : session_under(value);
-	unsigned closed = session != NULL && end_session(session, why);
+	struct session *session;
+	unsigned closed = 0;
 
-	while (device && (session = newcomer_named(value)) != NULL && end_session(session, why))
+	while ((session = next_to_close(device, value)) != NULL && session->ending == NULL
+			&& end_session(session, why))
 		closed++;
 	return closed;
 }
@@ -537,7 +546,7 @@ static unsigned close_open_session(const char *kind, const char *value)
 static int on_control(int event, void *data, void *userdata)
 {
 	const struct mosquitto_evt_control *order = data;
-	char *answer = control_answer(order->payload, order->payloadlen, &counts, close_open_session);
+	char *answer = control_answer(order->payload, order->payloadlen, &counts, close_open_sessions);
 
 	(void)event;
 	(void)userdata;

@@ -7,7 +7,7 @@
 
 #include <openssl/rand.h>
 
-static struct session *clients, *client_ids, *fingerprints;
+static struct session *clients, *client_ids, *fingerprints, *twins;
 static struct session *newcomers; /* in the order in which they came */
 
 void client_id_of(char client_id[CLIENT_ID_SIZE], const struct identity *identity)
@@ -40,6 +40,7 @@ static void supersede(struct session *session)
 {
 	HASH_DELETE(by_client_id, client_ids, session);
 	HASH_DELETE(by_fingerprint, fingerprints, session);
+	HASH_DELETE(by_twin, twins, session);
 	session->superseded = true;
 }
 
@@ -57,6 +58,7 @@ struct session *session_open(const struct session *described)
 	HASH_ADD(by_client, clients, client, sizeof opened->client, opened);
 	HASH_ADD(by_client_id, client_ids, client_id, strlen(opened->client_id), opened);
 	HASH_ADD(by_fingerprint, fingerprints, identity.fingerprint, SHA256_HEX_SIZE - 1, opened);
+	HASH_ADD(by_twin, twins, identity.twin, SHA256_HEX_SIZE - 1, opened);
 	if (opened->identity.newcomer)
 		HASH_ADD(by_arrival, newcomers, client, sizeof opened->client, opened);
 	return opened;
@@ -115,6 +117,8 @@ struct session *session_under(const char *fingerprint)
 	struct session *found;
 
 	HASH_FIND(by_fingerprint, fingerprints, fingerprint, strlen(fingerprint), found);
+	if (found == NULL)
+		HASH_FIND(by_twin, twins, fingerprint, strlen(fingerprint), found);
 	return found;
 }
 

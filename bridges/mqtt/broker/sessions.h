@@ -1,9 +1,10 @@
 /* The open sessions of devices and newcomers: one row from CONNECT to the end of the connection.
  *
- * A row is found by the broker's client pointer, by client id, and by fingerprint. While a new
- * connection takes over a client id, two rows bear it for a moment: the older one is `superseded`
- * and only its pointer finds it. A device's client id is its name; a newcomer's is that of its
- * certificate, so that it takes nobody's session, whatever it names itself.
+ * A row is found by the broker's client pointer, by client id, and by fingerprint: that of its
+ * certificate or of the certificate's twin. While a new connection takes over a client id, two rows
+ * bear it for a moment: the older one is `superseded` and only its pointer finds it. A device's
+ * client id is its name; a newcomer's is that of its certificate, so that it takes nobody's session,
+ * whatever it names itself.
  */
 #ifndef FLEETCERT_SESSIONS_H
 #define FLEETCERT_SESSIONS_H
@@ -22,7 +23,7 @@
 #define CLIENT_ID_SIZE (1 + SHA256_HEX_SIZE)
 
 struct session {
-	UT_hash_handle by_client, by_client_id, by_fingerprint, by_arrival;
+	UT_hash_handle by_client, by_client_id, by_fingerprint, by_twin, by_arrival;
 	const struct mosquitto *client;
 	struct identity identity;
 	char client_id[CLIENT_ID_SIZE];

@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID
 from mqtt5 import PublishPacket
 
 from bridges.mqtt.broker import config, release, stamp
+from pki import twins
 from schemas.shares import share_of
 
 BUCKETS = 8
@@ -123,6 +124,13 @@ class Authority:
         """Issue the certificate that the maker gives its devices."""
         urn = x509.UniformResourceIdentifier(f"urn:fleetcert:device:{name}")
         return self.issue(name, self.makers, sans=[urn], further=further)
+
+    def twin(self, of: Credential, issuer: Credential) -> Credential:
+        """Make the other certificate that the issuer's signature makes."""
+        der = twins.twin(of.certificate, issuer.key.public_key())
+        self.issued += 1
+        chain = [x509.load_der_x509_certificate(der), issuer.certificate]
+        return self._save(chain[0], of.key, chain)
 
     def _save(
         self, made: x509.Certificate, key: ec.EllipticCurvePrivateKey, chain: list[x509.Certificate]

@@ -285,6 +285,25 @@ def test_a_certificate_that_has_enrolled_is_good_for_nothing(open_broker: Broker
     run(scenario)
 
 
+def test_both_twins_of_a_certificate_that_has_enrolled_are_cut_off(open_broker: Broker) -> None:
+    """As newcomers they are two, each with a session of its own: one order ends both."""
+
+    async def scenario() -> None:
+        mine, authority = open_broker.authority.newcomer("double"), open_broker.authority
+        other = authority.twin(mine, authority.makers)
+        async with (
+            service(open_broker) as bridge,
+            newcomer(open_broker, mine) as first,
+            newcomer(open_broker, other) as second,
+        ):
+            answer = await bridge.order(refuse={"certificate": mine.fingerprint})
+            assert (answer["ok"], answer["closed"]) == (True, 2)
+            for one in (first, second):
+                await asyncio.wait_for(one.disconnected(), DEADLINE_SECONDS)
+
+    run(scenario)
+
+
 def test_only_the_named_ca_itself_makes_newcomers(open_broker: Broker, tmp_path: Path) -> None:
     """Its root is not trusted, though TLS gets by without it; what stands under it is refused."""
 

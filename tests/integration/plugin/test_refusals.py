@@ -50,6 +50,33 @@ def test_a_refused_certificate_is_cut_off_and_a_new_one_gets_in(broker: Broker) 
     run(scenario)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_twin_of_a_refused_certificate_is_cut_off_too(broker: Broker, turned: bool) -> None:
+    """Another fingerprint under the same signature: no way in, whichever of the two is refused."""
+
+    async def scenario() -> None:
+        made = broker.authority.device("mirrored")
+        old, other = made, broker.authority.twin(made, broker.authority.devices)
+        if turned:
+            old, other = other, old
+        assert old.fingerprint != other.fingerprint
+        async with service(broker) as bridge:
+            async with device(broker, other) as sender:
+                opened = await bridge.event("mirrored", "opened")
+                assert opened["certificate"] == other.fingerprint
+                answer = await bridge.order(refuse={"certificate": old.fingerprint})
+                assert (answer["ok"], answer["closed"]) == (True, 1)
+                await asyncio.wait_for(sender.disconnected(), DEADLINE_SECONDS)
+            for one in (old, other):
+                with pytest.raises(aiomqtt.NegativeAckError, match="NOT_AUTHORIZED"):
+                    async with device(broker, one):
+                        pass
+                refused = await bridge.event("mirrored", "refused")
+                assert refused["reason"] == "refused-certificate"
+
+    run(scenario)
+
+
 def test_a_refused_device_is_cut_off_until_allowed(broker: Broker) -> None:
     """A refused name holds for all its certificates, and can be taken back."""
 
