@@ -523,11 +523,14 @@ static int on_message(int event, void *data, void *userdata)
 
 /* ---- a service gives an order ---- */
 
+/* Gives a session that an order closes and that is not ending yet, NULL when there is none left. */
 static struct session *next_to_close(bool device, const char *value)
 {
 	struct session *found = device ? session_with(value) : session_under(value);
 
-	return found == NULL && device ? newcomer_named(value) : found;
+	if (found != NULL && found->ending == NULL)
+		return found;
+	return device ? newcomer_named(value) : NULL;
 }
 
 static unsigned close_open_sessions(const char *kind, const char *value)
@@ -537,9 +540,8 @@ static unsigned close_open_sessions(const char *kind, const char *value)
 	struct session *session;
 	unsigned closed = 0;
 
-	while ((session = next_to_close(device, value)) != NULL && session->ending == NULL
-			&& end_session(session, why))
-		closed++;
+	while ((session = next_to_close(device, value)) != NULL)
+		closed += end_session(session, why);
 	return closed;
 }
 

@@ -117,7 +117,7 @@ struct session *session_under(const char *fingerprint)
 	struct session *found;
 
 	HASH_FIND(by_fingerprint, fingerprints, fingerprint, strlen(fingerprint), found);
-	if (found == NULL)
+	if (found == NULL || found->ending != NULL)
 		HASH_FIND(by_twin, twins, fingerprint, strlen(fingerprint), found);
 	return found;
 }

@@ -56,7 +56,7 @@ bool session_may_speak(struct session *session, unsigned rate, unsigned burst);
 
 struct session *session_of(const struct mosquitto *client);
 struct session *session_with(const char *client_id);
-struct session *session_under(const char *fingerprint);
+struct session *session_under(const char *fingerprint); /* rather one that is not ending */
 unsigned session_count(void);
 
 /* Newcomers: the one that came first, one of this name that is not ending, and how many. */
