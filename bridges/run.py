@@ -58,7 +58,7 @@ class Fenced(Exception):
 
 
 class Estranged(Exception):
-    """Kafka answers, and this member does not get into its group: its consumer is of no use."""
+    """Kafka answers, and this member is outside its group, or deaf in it: it needs another."""
 
 
 class Owner:
@@ -109,7 +109,7 @@ class Owner:
             [self._commands], on_assign=self._assigned, on_revoke=self._revoked
         )
         while not stopping.is_set():
-            taken = _sound(await asyncio.to_thread(self._consumer.consume, BATCH_MAX, 0.2))
+            taken = sound(await asyncio.to_thread(self._consumer.consume, BATCH_MAX, 0.2))
             for start in range(0, len(taken), DELIVERIES_MAX):
                 part = taken[start : start + DELIVERIES_MAX]
                 await asyncio.gather(*(self._deliver(one) for one in part))
@@ -274,8 +274,13 @@ def _member(settings: GroupSettings) -> Consumer:
     )
 
 
-def _sound(messages: list[Message]) -> list[Message]:
-    """Return the records among what was consumed. Raises Fenced."""
+def sound(messages: list[Message]) -> list[Message]:
+    """Return the records among what was consumed. Raises Fenced, Estranged.
+
+    After Kafka stood still, a member that had its partitions back was answered `not coordinator`
+    when it asked where to begin. librdkafka did not ask again: the bridge held its buckets, and
+    read no command for as long as it lived.
+    """
     for one in messages:
         error = one.error()
         if error is None:
@@ -283,4 +288,6 @@ def _sound(messages: list[Message]) -> list[Message]:
         log.warning("kafka.error", error=str(error))
         if error.fatal() or error.code() == KafkaError._FATAL:
             raise Fenced(str(error))
+        if error.code() == KafkaError.NOT_COORDINATOR:
+            raise Estranged
     return [one for one in messages if one.error() is None]

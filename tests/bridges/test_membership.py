@@ -1,8 +1,13 @@
 """When a bridge that does not get into its group joins anew."""
 
+from dataclasses import dataclass
+
+import pytest
+from confluent_kafka import KafkaError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridges import run
 from bridges.membership import ASK_SECONDS, PATIENCE_SECONDS, Membership
 
 SEEN = st.tuples(st.sampled_from(["answers", "away", "joined"]), st.floats(0.1, 20.0))
@@ -32,3 +37,24 @@ def test_kafka_is_asked_seldom_and_by_outsiders_alone() -> None:
     ]
     member.joined = True
     assert not member.may_ask(10 * ASK_SECONDS)
+
+
+@dataclass
+class Consumed:
+    """What `consume` gives: a record, or an error in its place."""
+
+    code: int | None
+
+    def error(self) -> KafkaError | None:
+        """Return the error."""
+        return None if self.code is None else KafkaError(self.code)
+
+
+def test_a_member_that_was_not_told_where_to_begin_begins_anew() -> None:
+    """Seen when Kafka had stood still: the consumer held its partitions and read nothing more."""
+    record, away = Consumed(None), Consumed(KafkaError._TRANSPORT)
+    assert run.sound([record, away]) == [record]  # type: ignore[list-item, comparison-overlap]
+    with pytest.raises(run.Estranged):
+        run.sound([record, Consumed(KafkaError.NOT_COORDINATOR)])  # type: ignore[list-item]
+    with pytest.raises(run.Fenced):
+        run.sound([record, Consumed(KafkaError._FATAL)])  # type: ignore[list-item]

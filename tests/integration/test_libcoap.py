@@ -155,7 +155,7 @@ async def test_a_body_arrives_whole_over_a_line_that_loses(
     async with bridge(authorities) as (found, kinds):
         file = str(tmp_path / "body.json")
         options = ("-m", "post", "-t", "50", "-f", file, "-b", "1024", "-l", "5%", "-B", "60")
-        for _ in range(3):  # its handshake may fail altogether: libcoap gives up early
+        for _ in range(8):  # its handshake may fail altogether: libcoap gives up early
             with contextlib.suppress(TimeoutError):
                 await ask(found, program, "coaps", kinds["good"], "events/trace", *options)
             if found.kafka.of(DeviceReported):
