@@ -31,7 +31,7 @@ from streams.engine.program import Record
 from streams.programs import entry
 
 BATCH = 5_000
-"""Records of a batch: the worker's `batch_max`."""
+"""Records of a batch: a quarter of what a worker may take at once."""
 START = 1_800_000_000_000
 DAY = 86_400_000
 EVENTS_PER_SECOND = 1_000

@@ -56,8 +56,13 @@ async def ask(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(SECONDS):
-        said, _ = await made.communicate()
+    try:
+        async with asyncio.timeout(SECONDS):
+            said, _ = await made.communicate()
+    finally:
+        if made.returncode is None:
+            made.kill()
+            await made.wait()
     return said.decode(errors="replace")
 
 
@@ -148,14 +153,18 @@ async def test_no_other_certificate_gets_an_answer(
 async def test_a_body_arrives_whole_over_a_line_that_loses(
     authorities: Authorities, tmp_path: Path, program: str
 ) -> None:
-    """A tenth of the client's datagrams is lost: the body stands once in the history."""
+    """A twentieth of the client's datagrams is lost: the body stands once in the history.
+
+    libcoap 4.3.1 with GnuTLS does not send the last flight of its handshake again: where one
+    datagram of it is lost it gives up after five seconds, 8 times in 60.
+    """
     size = 50_000 if WHOLE else 8_000
     body = json.dumps({"body": "x" * size})
     (tmp_path / "body.json").write_text(body)
     async with bridge(authorities) as (found, kinds):
         file = str(tmp_path / "body.json")
         options = ("-m", "post", "-t", "50", "-f", file, "-b", "1024", "-l", "5%", "-B", "60")
-        for _ in range(8):  # its handshake may fail altogether: libcoap gives up early
+        for _ in range(8):
             with contextlib.suppress(TimeoutError):
                 await ask(found, program, "coaps", kinds["good"], "events/trace", *options)
             if found.kafka.of(DeviceReported):
