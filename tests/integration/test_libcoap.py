@@ -156,7 +156,7 @@ async def test_a_body_arrives_whole_over_a_line_that_loses(
     """A twentieth of the client's datagrams is lost: the body stands once in the history.
 
     libcoap 4.3.1 with GnuTLS does not send the last flight of its handshake again: where one
-    datagram of it is lost it gives up after five seconds, 8 times in 60.
+    datagram of it is lost it gives up after five seconds, 9 times in 60.
     """
     size = 50_000 if WHOLE else 8_000
     body = json.dumps({"body": "x" * size})
