@@ -18,6 +18,7 @@ from schemas.reasons import Reason
 from tests.coap.client import Client, client
 from tests.coap.rig import Authorities, Running, running
 from tests.est.rig import Machine
+from tests.helpers.wait import printed
 
 PKCS10, CERTS_ONLY, CERTIFICATE, ATTRIBUTES = 286, 281, 287, 285
 DAY = datetime.timedelta(days=1)
@@ -234,6 +235,5 @@ async def libcoap(found: Running, port: int, identity: Any, path: str, *options:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(20):
-        said, _ = await made.communicate()
+    said, _ = await printed(made, 20)
     return said.decode(errors="replace")

@@ -26,7 +26,7 @@ from tests.device.authorities import ADDRESS, make_ca
 from tests.device.conftest import Bridge, Broker
 from tests.device.test_agent_over_mqtt import QUICK, Notes
 from tests.est.rig import running
-from tests.helpers.wait import until_async
+from tests.helpers.wait import printed, until_async
 
 CA = make_ca("a device CA")
 
@@ -224,8 +224,7 @@ async def test_an_invited_device_enrols_by_the_program(
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
-            async with asyncio.timeout(30):
-                said, errors = await process.communicate(f"{shown}\n".encode())
+            said, errors = await printed(process, 30, f"{shown}\n".encode())
             return process.returncode or 0, said.decode().strip(), errors.decode()
 
         status, _, errors = await enrol("wrong")

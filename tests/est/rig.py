@@ -28,7 +28,7 @@ from schemas.envelope import URN_PREFIX
 from schemas.events import SigningRequested
 from schemas.reasons import Reason
 from tests.coap.rig import NOW, Authorities, Count, Identity, Kafka
-from tests.helpers.wait import until_async
+from tests.helpers.wait import printed, until_async
 
 FAR = 2**41
 SECONDS = 30.0
@@ -146,8 +146,7 @@ class Door:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(SECONDS):
-            said, head = await made.communicate((body or "").encode())
+        said, head = await printed(made, SECONDS, (body or "").encode())
         lines = [one for one in head.decode().splitlines() if ": " in one]
         headers = {name.lower(): value for name, value in (one.split(": ", 1) for one in lines)}
         statuses = [one.split()[1] for one in head.decode().splitlines() if one.startswith("HTTP/")]

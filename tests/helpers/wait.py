@@ -45,6 +45,22 @@ async def until_async(
         await asyncio.sleep(POLL_SECONDS)
 
 
+async def printed(
+    process: asyncio.subprocess.Process, within: float, given: bytes | None = None
+) -> tuple[bytes, bytes]:
+    """Return what a process prints until it ends: standard output, standard error.
+
+    One that does not end `within` seconds is killed. Raises TimeoutError.
+    """
+    try:
+        async with asyncio.timeout(within):
+            return await process.communicate(given)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def lasting(seconds: float) -> None:
     """Let a fault have its own length. No way to wait for something to come true."""
     await asyncio.sleep(seconds)

@@ -20,7 +20,7 @@ from schemas.events import DeviceReported, SessionRefused, SigningRequested
 from tests.coap.peers import WHOLE, bridge
 from tests.coap.rig import Authorities, Identity, Running
 from tests.est.rig import Machine
-from tests.helpers.wait import until_async
+from tests.helpers.wait import printed, until_async
 
 PROGRAMS = ("coap-client-openssl", "coap-client-gnutls") if WHOLE else ("coap-client-gnutls",)
 SCHEMES = ("coaps+tcp", "coaps") if WHOLE else ("coaps",)
@@ -56,13 +56,7 @@ async def ask(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    try:
-        async with asyncio.timeout(SECONDS):
-            said, _ = await made.communicate()
-    finally:
-        if made.returncode is None:
-            made.kill()
-            await made.wait()
+    said, _ = await printed(made, SECONDS)
     return said.decode(errors="replace")
 
 
