@@ -34,6 +34,8 @@ BATCH_MAX = 500
 DELIVERIES_MAX = 100
 """Commands on their way to the broker at once."""
 FENCED_AGAIN_SECONDS = 60.0
+NOT_TOLD = frozenset((KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE))
+"""Told so when it asks where to begin, librdkafka seeks its coordinator, and asks no more."""
 COMMANDS = get_args(Command)
 
 
@@ -279,7 +281,7 @@ def sound(messages: list[Message]) -> list[Message]:
 
     After Kafka stood still, a member that had its partitions back was answered `not coordinator`
     when it asked where to begin. librdkafka did not ask again: the bridge held its buckets, and
-    read no command for as long as it lived.
+    read no command for as long as it lived. It does the same with both answers of NOT_TOLD.
     """
     for one in messages:
         error = one.error()
@@ -288,6 +290,6 @@ def sound(messages: list[Message]) -> list[Message]:
         log.warning("kafka.error", error=str(error))
         if error.fatal() or error.code() == KafkaError._FATAL:
             raise Fenced(str(error))
-        if error.code() == KafkaError.NOT_COORDINATOR:
+        if error.code() in NOT_TOLD:
             raise Estranged
     return [one for one in messages if one.error() is None]
